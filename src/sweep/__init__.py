@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps for LoRA fine-tuning that answer to a business goal."""

@@ -1,0 +1,40 @@
+"""What a person can mend, as exceptions; what a trial suffers is a failed `Report`, never one of these.
+
+SweepError
+├── ConfigError      a configuration file or an override
+│   └── SpaceError   the search space
+├── DataError        the data set: unreadable, wrong columns, too small
+├── ModelError       the base model: absent, of the wrong kind, unsafe to load
+├── StudyError       the study on disk: another fingerprint, in use, unreadable
+└── CheckpointError  a checkpoint whose files do not match their checksums
+"""
+
+from __future__ import annotations
+
+
+class SweepError(Exception):
+    """What was given, what must hold, what to do. Commands print it and exit with status 2."""
+
+
+class ConfigError(SweepError):
+    """A configuration file or an override holds something it must not."""
+
+
+class SpaceError(ConfigError):
+    """The search space contradicts itself or the recipe."""
+
+
+class DataError(SweepError):
+    """The data set can't be read or does not hold what training needs."""
+
+
+class ModelError(SweepError):
+    """The base model can't be had or is of a kind that can't be trained."""
+
+
+class StudyError(SweepError):
+    """The study on disk can't be continued as asked."""
+
+
+class CheckpointError(SweepError):
+    """A checkpoint's files do not match their checksums."""

@@ -1,0 +1,266 @@
+"""The nouns of a sweep: frozen, picklable, free of torch, Optuna, MLflow and Hydra.
+
+A `Trial` is one `Recipe` to be judged. It advances in `Job`s, each from one rung to the next. A
+worker's engine answers a job with `Progress` while it trains and one `Report` when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+Schedule = Literal["constant", "linear", "cosine", "wsd"]
+Split = Literal["train", "validation", "confirm", "test", "golden"]
+ReportState = Literal["reached", "stopped", "diverged", "infeasible", "failed"]
+TrialState = Literal["running", "paused", "complete", "pruned", "diverged", "infeasible", "failed"]
+Severity = Literal["warn", "error"]
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "confirm", "test", "golden")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every hyperparameter of one training run, concrete.
+
+    learning_rate: peak, of AdamW. batch_size: examples per optimiser step, whatever fits in
+    memory at once. weight_decay: decoupled. lora_alpha: the update's scale is alpha / rank, or
+    alpha / sqrt(rank) with `rslora`. target_modules: "all-linear" or names of linear layers.
+    warmup_fraction: share of the steps, 0 to 1. epochs: passes over the train split, may be a
+    fraction. max_gradient_norm: clipping threshold.
+    """
+
+    learning_rate: float
+    batch_size: int
+    weight_decay: float
+    lora_rank: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: str | tuple[str, ...]
+    rslora: bool
+    warmup_fraction: float
+    schedule: Schedule
+    epochs: float
+    max_gradient_norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One recipe to be judged. `number` is Optuna's, None for trials outside the search.
+
+    id: "12", or "12/seed2", "train" and the like outside the search. base: the base model's name.
+    """
+
+    id: str
+    number: int | None
+    recipe: Recipe
+    seed: int
+    base: str
+
+
+class View(NamedTuple):
+    """The first `rows` rows of a split, or all. A name: workers hold the rows, jobs only point at them."""
+
+    split: Split
+    rows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Take `trial` from `start` to `stop` examples seen, then evaluate.
+
+    The optimiser's schedule runs to `horizon`, wherever the job stops. `start == stop` only
+    evaluates. `checkpoint` is the path that an earlier report gave, None at the beginning.
+    `attempt` fences off a worker that was given up and comes back.
+    """
+
+    id: str
+    attempt: int
+    trial: Trial
+    start: int
+    stop: int
+    horizon: int
+    checkpoint: str | None
+    train: View
+    evaluation: View
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One optimiser step of a running job. tokens: trained in this step, prompt included."""
+
+    job: str
+    trial: str
+    examples_seen: int
+    train_loss: float
+    gradient_norm: float
+    learning_rate: float
+    tokens: int
+
+
+class RowLoss(NamedTuple):
+    """Summed negative log-likelihood of one row's response, in nats, over `tokens` tokens."""
+
+    row: str
+    nats: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """How a job ended.
+
+    validation_loss: nats per response token on the job's evaluation view. bits_per_byte: the same
+    per byte of response text, which compares across tokenizers. rows: the losses behind both.
+    ended_ms: wall clock since the epoch, for display only.
+    checkpoint: where the state after `examples_seen` lies, None if there is none. error: the
+    reason of any state but "reached", with what to do.
+    """
+
+    job: str
+    trial: str
+    attempt: int
+    examples_seen: int
+    state: ReportState
+    validation_loss: float | None = None
+    bits_per_byte: float | None = None
+    train_loss: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    rows: tuple[RowLoss, ...] = ()
+    checkpoint: str | None = None
+    seconds: float = 0.0
+    tokens: int = 0
+    peak_bytes: int = 0
+    ended_ms: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a trial of the search stands. reports: one per rung reached, oldest first, without rows.
+
+    state: "running" while a job is out, "paused" between rungs, otherwise final.
+    """
+
+    trial: Trial
+    state: TrialState
+    reports: tuple[Report, ...]
+    reason: str | None = None
+
+    @property
+    def values(self) -> dict[int, float]:
+        """Validation loss by examples seen."""
+        return {
+            report.examples_seen: report.validation_loss
+            for report in self.reports
+            if report.validation_loss is not None
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number about a model on some rows, with the standard error that its rows give it."""
+
+    value: float
+    standard_error: float
+    examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What one check found. severity says what a failure means: read it, or stop."""
+
+    check: str
+    passed: bool
+    severity: Severity
+    value: float
+    limit: float
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestConfig:
+    """The configuration that production training reuses, and where it came from.
+
+    validation, confirm: of the winner. default_confirm: of the recipe's own values, trained as
+    long. data_fingerprint: of the rows and their splits. git_commit: of the working directory.
+    """
+
+    recipe: Recipe
+    model: Mapping[str, object]
+    experiment: str
+    study: str
+    trial: int
+    horizon: int
+    seed: int
+    data_fingerprint: str
+    fingerprint: str
+    validation: Score
+    confirm: Score
+    default_confirm: Score
+    verdicts: tuple[Verdict, ...]
+    git_commit: str | None
+    mlflow_run: str | None
+
+
+class Wait(NamedTuple):
+    """Nothing to hand out before another report comes in."""
+
+
+class Done(NamedTuple):
+    """Nothing to hand out any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What a worker offers when it asks for work.
+
+    bases: names of the base models already loaded. warm_trials: ids of the trials whose state is
+    in this worker's memory.
+    """
+
+    worker: str = "inline"
+    free_slots: int = 1
+    devices: int = 1
+    bases: frozenset[str] = frozenset()
+    warm_trials: frozenset[str] = frozenset()
+
+
+class Source(Protocol):
+    """What a study shows to backends and engines, and their only way back to it.
+
+    Each job is handed out once per attempt. A worker holding a job listed in `cancelled()` stops
+    at its next step, keeps a checkpoint and reports "stopped".
+    """
+
+    def next(self, capacity: Capacity) -> Job | Wait | Done: ...
+
+    def cancelled(self) -> frozenset[str]: ...
+
+
+class Engine(Protocol):
+    """Trains jobs inside one worker process.
+
+    Pulls while it has room, yields `Progress` and exactly one `Report` per job, returns on
+    `Done`. Whatever a trial does (NaN, out of memory, an exception) ends in that trial's report;
+    the next job finds the base model untouched. `close` frees models and may be called twice.
+    """
+
+    def run(self, source: Source) -> Iterator[Progress | Report]: ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """Says where engines run: this process, one process per device, or a cluster."""
+
+    def run(self, source: Source) -> Iterator[Progress | Report]: ...
+
+    def close(self) -> None: ...
+
+
+class Observer(Protocol):
+    """Hears every event of a search after the study recorded it. Must not raise for one trial."""
+
+    def log(self, event: Progress | Report) -> None: ...
