@@ -1,0 +1,1 @@
+"""How the searched parameters act on the loss, alone and on each other: tables only."""

@@ -1,0 +1,1 @@
+"""Backends say where engines run."""

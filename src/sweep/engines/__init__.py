@@ -1,0 +1,1 @@
+"""Engines train jobs inside one worker process."""

@@ -1,0 +1,51 @@
+"""Folders that are either whole or absent: written aside, checksummed, renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sweep.errors import CheckpointError
+
+_SUMS = "checksums.json"
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """An empty folder to fill; on leaving without an error it becomes `target`, replacing an older one."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        sums = {path.name: _sha256(path) for path in sorted(aside.iterdir()) if path.is_file()}
+        (aside / _SUMS).write_text(json.dumps(sums, indent=1))
+        shutil.rmtree(target, ignore_errors=True)
+        aside.replace(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def verified(folder: Path) -> Path:
+    """The folder, once every file has been found as it was written. Raises CheckpointError."""
+    try:
+        sums: dict[str, str] = json.loads((folder / _SUMS).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} is no complete checkpoint: its {_SUMS} can't be read.") from error
+    for name, expected in sums.items():
+        path = folder / name
+        if not path.is_file() or _sha256(path) != expected:
+            raise CheckpointError(
+                f"{path} is missing or is not what was written; the checkpoint can't be used."
+            )
+    return folder
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,41 @@
+"""What every engine is given: picklable descriptions, loaded in the worker on first use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.data.encode import Encoded, encode
+from sweep.data.split import DataSet
+from sweep.engines.model import ModelSource
+from sweep.types import Split, View
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The base model, the rows, the longest row in tokens, and the folder for checkpoints."""
+
+    model: ModelSource
+    data: DataSet
+    max_tokens: int
+    folder: Path
+
+
+class EncodedRows:
+    """The rows of each split as tokens, encoded once, when first asked for."""
+
+    def __init__(self, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._inputs = inputs
+        self._tokenizer = tokenizer
+        self._splits: dict[Split, tuple[Encoded, ...]] = {}
+
+    def view(self, view: View) -> tuple[Encoded, ...]:
+        """The rows that a job's view names."""
+        if view.split not in self._splits:
+            examples = self._inputs.data.examples[view.split]
+            self._splits[view.split] = encode(examples, self._tokenizer, max_tokens=self._inputs.max_tokens)
+        return self._splits[view.split][: view.rows]

@@ -1,0 +1,127 @@
+"""Closed-form learning curves: a sweep of hundreds of trials in seconds, with answers to check against."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.engines import checkpoint
+from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, ReportState, RowLoss, Source, Wait
+
+if TYPE_CHECKING:
+    from sweep.engines.inputs import Inputs
+
+_TOKENS_PER_EXAMPLE = 64
+_ROWS = 32
+
+
+class Synthetic:
+    """Trains nothing; a trial's loss is `loss(recipe, examples)` plus noise that its parameters decide.
+
+    Above a learning rate of 0.02 a trial diverges. Checkpoints are real files that hold
+    the examples seen, so that resuming is exercised; a job whose checkpoint disagrees with its start
+    fails.
+    """
+
+    def __init__(self, *, inputs: Inputs, noise: float) -> None:
+        self._folder = inputs.folder
+        self._noise = noise
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        while True:
+            job = source.next(Capacity())
+            if isinstance(job, Done):
+                return
+            if isinstance(job, Wait):
+                time.sleep(0.01)
+                continue
+            yield from self._train(job, source)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        recipe, trial = job.trial.recipe, job.trial.id
+        problem = _checkpoint_problem(job)
+        if problem:
+            yield self._report(job, state="failed", examples=job.start, error=problem)
+            return
+        examples = job.start
+        while examples < job.stop:
+            if job.id in source.cancelled():
+                yield self._report(job, state="stopped", examples=examples, error="cancelled")
+                return
+            examples = min(examples + recipe.batch_size, job.stop)
+            if recipe.learning_rate > 0.02:
+                reason = f"training loss is not finite after {examples} examples; lower the learning rate"
+                yield self._report(job, state="diverged", examples=examples, error=reason)
+                return
+            yield Progress(
+                job=job.id,
+                trial=trial,
+                examples_seen=examples,
+                train_loss=loss(recipe, examples) - 0.02,
+                gradient_norm=1.0 / math.sqrt(examples),
+                learning_rate=recipe.learning_rate,
+                tokens=recipe.batch_size * _TOKENS_PER_EXAMPLE,
+            )
+        yield self._report(job, state="reached", examples=examples, error=None)
+
+    def _report(self, job: Job, *, state: ReportState, examples: int, error: str | None) -> Report:
+        reached = state == "reached"
+        value = self.expected(job.trial.recipe, examples, job.trial.seed) if reached else None
+        return Report(
+            job=job.id,
+            trial=job.trial.id,
+            attempt=job.attempt,
+            examples_seen=examples,
+            state=state,
+            validation_loss=value,
+            bits_per_byte=value / math.log(2) / 4 if value is not None else None,
+            train_loss=value - 0.02 if value is not None else None,
+            rows=tuple(RowLoss(str(row), (value or 0.0) * 8, 8) for row in range(_ROWS)) if reached else (),
+            checkpoint=self._save(job, examples) if state in ("reached", "stopped") else None,
+            seconds=(examples - job.start) / 1000,
+            tokens=(examples - job.start) * _TOKENS_PER_EXAMPLE,
+            ended_ms=time.time_ns() // 1_000_000,
+            error=error,
+        )
+
+    def expected(self, recipe: Recipe, examples: int, seed: int) -> float:
+        """The validation loss that a report of this engine carries."""
+        key = json.dumps([repr(recipe), examples, seed]).encode()
+        uniform = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
+        return loss(recipe, examples) + self._noise * (2 * uniform - 1)
+
+    def _save(self, job: Job, examples: int) -> str | None:
+        if job.start == job.stop:
+            return job.checkpoint
+        target = self._folder / job.trial.id / str(examples)
+        with checkpoint.writing(target) as aside:
+            (aside / "state.json").write_text(json.dumps({"examples_seen": examples}))
+        return str(target)
+
+
+def loss(recipe: Recipe, examples: int) -> float:
+    """Nats per token after `examples`: a power law whose level has a ridge in learning rate and batch size.
+
+    The best learning rate grows with the square root of the batch and hardly with the rank, as
+    published for Adam; weight decay does little.
+    """
+    best = math.log10(3e-4 * math.sqrt(recipe.batch_size / 8))
+    distance = math.log10(recipe.learning_rate) - best
+    level = 1.2 + 0.6 * distance**2 + 0.05 * math.log2(64 / recipe.lora_rank) + 0.1 * recipe.weight_decay**2
+    return level + 2.0 / math.sqrt(1 + examples / 16)
+
+
+def _checkpoint_problem(job: Job) -> str | None:
+    if job.checkpoint is None:
+        return None if job.start == 0 else f"job starts at {job.start} examples without a checkpoint"
+    folder = checkpoint.verified(Path(job.checkpoint))
+    seen = json.loads((folder / "state.json").read_text())["examples_seen"]
+    return None if seen == job.start else f"checkpoint holds {seen} examples, the job starts at {job.start}"

@@ -1,0 +1,158 @@
+"""Plain mappings into frozen, typed values: what does not fit is named by its config path."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from sweep.errors import ConfigError
+
+T = TypeVar("T")
+
+HIDDEN = "***"
+_SECRET = r"(?:password|token(?!s|iz)|secret|api_?key|credential)"
+_SECRET_KEY = re.compile(_SECRET, re.IGNORECASE)
+_IN_TEXT = (
+    (re.compile(rf"({_SECRET}[^=\s&/]*=)[^&\s]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(r"(https?://)[^/@\s]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(://[^/@\s:]*):[^/\s]+@"), rf"\1:{HIDDEN}@"),
+)
+_NAMES: Mapping[object, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    type(None): "null",
+}
+
+
+def build(cls: type[T], node: object, path: str) -> T:
+    """A `cls`, a dataclass, from a mapping whose keys are its fields and whose values fit their types.
+
+    Raises ConfigError for a wrong, missing or unfit key: its path, what was given, what must hold.
+    """
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{path}: keys and values must stand here, got {shown(node, path)}.")
+    known = {field.name: field for field in fields(cast("Any", cls)) if field.init}
+    check_keys(node, known, path)
+    required = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in required if name not in node]:
+        raise ConfigError(f"{path}.{missing[0]}: missing. Add it, with {_wanted(cls, missing[0])}.")
+    hints = get_type_hints(cls)
+    return cls(**{name: convert(hints[name], value, f"{path}.{name}") for name, value in node.items()})
+
+
+def check_keys(node: Mapping[str, object], known: Iterable[str], path: str) -> None:
+    """Nothing, or ConfigError: a key of the mapping that is not known, with the nearest that is."""
+    names = list(known)
+    prefix = f"{path}." if path else ""
+    for key in node:
+        if key not in names:
+            hint = f"Did you mean `{prefix}{nearest(str(key), names)[0]}`?" if names else "It takes none."
+            raise ConfigError(f"{prefix}{key}: no such key. {hint}")
+
+
+def convert(hint: object, value: object, path: str) -> Any:
+    """The value as `hint` says. Hints beyond plain types, dataclasses and collections of them pass it on."""
+    if hint is float and isinstance(value, str):
+        # YAML reads 1e-4, which has no point, as a string.
+        value = _float(value)
+    if hint in _NAMES:
+        return _scalar(hint, value, path)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return value if isinstance(value, hint) else build(hint, value, path)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in arguments:
+            offered = ", ".join(nearest(str(value), map(str, arguments)))
+            raise ConfigError(f"{path}: must be one of {offered}, got {shown(value, path)}.")
+        return value
+    if origin in (Union, types.UnionType):
+        return _first_fitting(arguments, value, path)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ConfigError(f"{path}: a list must stand here, got {shown(value, path)}. Write [a, b].")
+        return tuple(convert(arguments[0], item, f"{path}[{k}]") for k, item in enumerate(value))
+    return value
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """The names, the one most like `name` first."""
+    return sorted(names, key=lambda other: -difflib.SequenceMatcher(None, name, other).ratio())
+
+
+def shown(value: object, path: str = "") -> str:
+    """The value for a message: short, and hidden where its key or a URL in it says that it is secret."""
+    text = repr(hidden(value, path.rpartition(".")[2]))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def hidden(value: object, key: str = "") -> object:
+    """The value without its secrets: those under keys such as `api_key`, and passwords in URLs."""
+    if isinstance(value, Mapping):
+        return {name: hidden(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [hidden(inner, key) for inner in value]
+    if value is not None and not isinstance(value, bool) and _SECRET_KEY.search(key):
+        return HIDDEN
+    if isinstance(value, str):
+        for pattern, replacement in _IN_TEXT:
+            value = pattern.sub(replacement, value)
+    return value
+
+
+def _scalar(hint: object, value: object, path: str) -> object:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is float and number:
+        # Too large a whole number is a value that nobody means.
+        if math.isfinite(cast("float", value)):
+            return float(cast("float", value))
+    elif hint is int:
+        if number and isinstance(value, int):
+            return value
+    elif hint is not float and isinstance(value, cast("type", hint)):
+        return value
+    cure = " Put it in quotes." if hint is str and number else ""
+    raise ConfigError(f"{path}: {_NAMES[hint]} must stand here, got {shown(value, path)}.{cure}")
+
+
+def _first_fitting(hints: Sequence[object], value: object, path: str) -> object:
+    if value is None and type(None) in hints:
+        return None
+    rest = [hint for hint in hints if hint is not type(None)]
+    errors: list[ConfigError] = []
+    for hint in rest:
+        try:
+            return convert(hint, value, path)
+        except ConfigError as error:
+            errors.append(error)
+    if len(errors) == 1 and rest[0] not in _NAMES:
+        raise errors[0]
+    wanted = ", ".join(dict.fromkeys(_kind(hint) for hint in hints))
+    raise ConfigError(f"{path}: one of these must stand here: {wanted}; got {shown(value, path)}.")
+
+
+def _wanted(cls: type, name: str) -> str:
+    hint = get_type_hints(cls)[name]
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return " or ".join(_kind(member) for member in members)
+
+
+def _kind(hint: object) -> str:
+    if hint in _NAMES:
+        return _NAMES[hint]
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    return "a list" if get_origin(hint) is tuple else "keys and values"
+
+
+def _float(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return text

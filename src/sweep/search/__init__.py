@@ -1,0 +1,1 @@
+"""The search: its space, its schedule, its study and its loop."""

@@ -1,0 +1,230 @@
+"""Which trial advances next. Each class is one file of `conf/scheduler/`; its keys are the fields.
+
+A schedule sees where every trial stands and answers with one decision. It keeps no state, so a
+restarted driver decides from the study alone. Trial 0, the recipe's own values, always runs to
+the end and goes first: every claim about the winner is a comparison with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from optuna import Study
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
+
+from sweep.types import Standing
+
+
+class Advance(NamedTuple):
+    """Take this paused trial to its next rung."""
+
+    trial: str
+
+
+Decision = Advance | Literal["start", "wait", "done"]
+
+
+class Scheduler(Protocol):
+    """Guarantees: `next` and `ladder` are pure; "done" only when no trial is running."""
+
+    def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
+        """Examples seen at each rung, ascending, multiples of `unit`, the last one `horizon`."""
+
+    def examples(self, ladder: Sequence[int], trials: int) -> int:
+        """Examples that `trials` trials are expected to train in all; an upper bound where pruners decide."""
+
+    def keeps(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether a trial that has just reported may go on at all."""
+
+    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+        """What to do with a free slot. may_start: the budget allows another trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asha:
+    """Promotion-type asynchronous successive halving over resumable rungs, one bracket.
+
+    A trial advances when it is among the best 1 / eta of those that reached its rung.
+    Source: Li et al. 2020, arXiv:1810.05934, algorithm 2.
+    """
+
+    eta: int
+    rungs: int
+
+    def __post_init__(self) -> None:
+        if self.eta < 2 or self.rungs < 1:
+            raise ValueError(f"needs eta >= 2 and rungs >= 1, got eta={self.eta}, rungs={self.rungs}")
+
+    def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
+        return geometric_ladder(horizon, unit, eta=self.eta, rungs=self.rungs)
+
+    def examples(self, ladder: Sequence[int], trials: int) -> int:
+        reaching = [trials]
+        for _ in ladder[1:]:
+            # At least the defaults and one winner reach each rung.
+            reaching.append(max(_promotions(reaching[-1], self.eta), min(trials, 2)))
+        return _examples(ladder, reaching)
+
+    def keeps(self, study: Study, trial: FrozenTrial) -> bool:
+        return True
+
+    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+        if first := _default_trial(standings):
+            return first
+        for rung in reversed(ladder[:-1]):
+            reached = _ranked(standings, rung)
+            for standing in reached[: len(reached) // self.eta]:
+                if _waits_at(standing, rung):
+                    return Advance(standing.trial.id)
+        if may_start:
+            return "start"
+        return _last_resort(standings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """The first `first_share` for every trial, then the best `k` to the end.
+
+    The baseline that most multi-fidelity methods fail to beat: Egele et al. 2023, arXiv:2307.15422.
+    """
+
+    k: int
+    first_share: float
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or not 0 < self.first_share < 1:
+            raise ValueError(f"needs k >= 1 and 0 < first_share < 1, got k={self.k}, {self.first_share=}")
+
+    def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
+        first = max(unit, round(self.first_share * horizon / unit) * unit)
+        return (first, horizon) if first < horizon else (horizon,)
+
+    def examples(self, ladder: Sequence[int], trials: int) -> int:
+        return _examples(ladder, [trials, min(trials, self.k + 1)])
+
+    def keeps(self, study: Study, trial: FrozenTrial) -> bool:
+        return True
+
+    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+        if first := _default_trial(standings):
+            return first
+        if may_start:
+            return "start"
+        if any(s.state == "running" and len(s.reports) == 0 for s in standings):
+            return "wait"
+        for standing in _ranked(standings, ladder[0])[: self.k]:
+            if standing.state == "paused":
+                return Advance(standing.trial.id)
+        return _last_resort(standings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Full:
+    """Every trial to the end, one after another."""
+
+    def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
+        return (horizon,)
+
+    def examples(self, ladder: Sequence[int], trials: int) -> int:
+        return trials * ladder[-1]
+
+    def keeps(self, study: Study, trial: FrozenTrial) -> bool:
+        return True
+
+    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+        return _straight_on(standings, may_start=may_start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """Every trial straight on from rung to rung, until an Optuna pruner stops it."""
+
+    eta: int
+    rungs: int
+    pruner: BasePruner
+
+    def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
+        return geometric_ladder(horizon, unit, eta=self.eta, rungs=self.rungs)
+
+    def examples(self, ladder: Sequence[int], trials: int) -> int:
+        return trials * ladder[-1]
+
+    def keeps(self, study: Study, trial: FrozenTrial) -> bool:
+        return trial.number == 0 or not self.pruner.prune(study, trial)
+
+    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+        return _straight_on(standings, may_start=may_start)
+
+
+def geometric_ladder(horizon: int, unit: int, *, eta: int, rungs: int) -> tuple[int, ...]:
+    """`rungs` rungs ending at `horizon`, each about `eta` times the one before, in multiples of `unit`.
+
+    Fewer where the horizon is too short for them: rungs below one unit are left out.
+    """
+    wanted = [horizon / eta**k for k in range(1, rungs)]
+    lower = {math.floor(examples / unit) * unit for examples in wanted if examples >= unit}
+    return (*sorted(lower - {horizon}), horizon)
+
+
+def _examples(ladder: Sequence[int], reaching: Sequence[int]) -> int:
+    """Examples trained when `reaching[i]` trials get from the rung below to rung i."""
+    below = (0, *ladder)
+    return sum(trials * (rung - start) for trials, rung, start in zip(reaching, ladder, below, strict=False))
+
+
+def _promotions(arrivals: int, eta: int) -> int:
+    """How many of so many trials in random order are promoted on average.
+
+    More than a 1 / eta of them: who was among the best when it arrived stays promoted.
+    """
+    orders = np.random.default_rng(0).random((64, arrivals))
+    promoted = np.zeros_like(orders, dtype=bool)
+    for seen in range(eta, arrivals + 1):
+        threshold = np.sort(orders[:, :seen], axis=1)[:, seen // eta - 1]
+        promoted[:, :seen] |= orders[:, :seen] <= threshold[:, None]
+    return round(float(promoted.sum(axis=1).mean()))
+
+
+def _default_trial(standings: Sequence[Standing]) -> Advance | None:
+    paused = (s for s in standings if s.trial.number == 0 and s.state == "paused")
+    return next((Advance(s.trial.id) for s in paused), None)
+
+
+def _ranked(standings: Sequence[Standing], rung: int) -> list[Standing]:
+    """Those with a loss at this rung, best first; ties go to the older trial."""
+    reached = [s for s in standings if rung in s.values]
+    return sorted(reached, key=lambda s: (s.values[rung], s.trial.number))
+
+
+def _waits_at(standing: Standing, rung: int) -> bool:
+    return standing.state == "paused" and max(standing.values) == rung
+
+
+def _straight_on(standings: Sequence[Standing], *, may_start: bool) -> Decision:
+    paused = next((s for s in standings if s.state == "paused"), None)
+    if paused is not None:
+        return Advance(paused.trial.id)
+    if may_start:
+        return "start"
+    return _last_resort(standings)
+
+
+def _last_resort(standings: Sequence[Standing]) -> Decision:
+    """Nothing is promotable and nothing may start: a search must still end with a winner.
+
+    The best paused trial of the highest occupied rung goes on until a trial besides the defaults
+    is complete.
+    """
+    if any(s.state == "running" for s in standings):
+        return "wait"
+    contenders = [s for s in standings if s.trial.number != 0]
+    paused = [s for s in contenders if s.state == "paused" and s.values]
+    if paused and not any(s.state == "complete" for s in contenders):
+        best = min(paused, key=lambda s: (-max(s.values), s.values[max(s.values)]))
+        return Advance(best.trial.id)
+    return "done"

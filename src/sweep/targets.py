@@ -1,0 +1,141 @@
+"""Classes that a configuration names by `_target_`: found within bounds, checked, built later."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_type_hints
+
+from sweep.errors import ConfigError
+from sweep.schema import check_keys, convert, nearest, shown
+
+ALLOWED = ("sweep", "optuna.samplers", "optuna.pruners")
+# Constructor arguments that no YAML holds: whoever builds the target passes them.
+RUNTIME = frozenset({"model", "data", "seed", "make_engine", "folder", "rungs"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A class and the arguments that the configuration at `path` gives it; nested targets among them."""
+
+    path: str
+    cls: type
+    arguments: Mapping[str, object]
+
+    def build(self, **runtime: object) -> Any:
+        """A new object. Raises ConfigError where the class refuses its arguments by a ValueError."""
+        if twice := sorted(self.arguments.keys() & runtime.keys()):
+            raise ConfigError(f"{self.path}.{twice[0]}: the sweep sets this itself. Remove it.")
+        arguments = {name: _built(value) for name, value in self.arguments.items()}
+        try:
+            return self.cls(**arguments, **runtime)
+        except ValueError as error:
+            raise ConfigError(f"{self.path}: {self.cls.__name__} {error}.") from error
+
+
+def read_target(node: object, path: str, *, kind: type | None = None, trusted: Sequence[str] = ()) -> Target:
+    """The target that a mapping with `_target_` describes, its keys checked against the constructor.
+
+    kind: a base class or a protocol of which the class must be. trusted: further modules or classes
+    allowed. Raises ConfigError.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"{path}: keys with a `_target_` must stand here, got {shown(node, path)}.")
+    cls = _resolve(node["_target_"], f"{path}._target_", trusted=trusted)
+    if kind is not None and not _is_a(cls, kind):
+        raise ConfigError(f"{path}._target_: {cls.__name__} is no {kind.__name__}. Name a class that is one.")
+    given = {str(name): value for name, value in node.items() if name != "_target_"}
+    parameters = inspect.signature(cls).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        check_keys(given, parameters, path)
+    hints = {name: _hint(cls, parameter) for name, parameter in parameters.items()}
+    arguments = {
+        name: _argument(hints.get(name, object), value, f"{path}.{name}", trusted=trusted)
+        for name, value in given.items()
+    }
+    named = (p for p in parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+    required = (p.name for p in named if p.default is p.empty and p.name not in RUNTIME)
+    if missing := [name for name in required if name not in arguments]:
+        raise ConfigError(f"{path}.{missing[0]}: missing; {cls.__name__} needs it. Add it.")
+    return Target(path=path, cls=cls, arguments=arguments)
+
+
+def _resolve(dotted: object, path: str, *, trusted: Sequence[str]) -> type:
+    """The class of that dotted name, defined under an allowed prefix and not merely reachable through one.
+
+    A check of the name alone is bypassed by what allowed modules import themselves, such as
+    `optuna.samplers._gp.sampler.torch.load`.
+    """
+    allowed = (*ALLOWED, *trusted)
+    module_name, _, name = str(dotted).rpartition(".")
+    if not _under(str(dotted), allowed) or any(part.startswith("__") for part in str(dotted).split(".")):
+        raise ConfigError(
+            f"{path}: {dotted!r} is not under {', '.join(allowed)}. For a class of your own that you trust, "
+            "write trusted_targets=[your.module] on the command line."
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{path}: {dotted!r} can't be imported: {error}. Check its spelling and what it needs installed."
+        ) from error
+    if not hasattr(module, name):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        offered = ", ".join(nearest(name, classes)[:3])
+        raise ConfigError(f"{path}: {module_name} has no class {name!r}. Nearest: {offered or 'none'}.")
+    cls = getattr(module, name)
+    if not isinstance(cls, type):
+        raise ConfigError(f"{path}: {dotted!r} is a {type(cls).__name__}; a class must stand here.")
+    real = f"{cls.__module__}.{cls.__qualname__}"
+    if not _under(real, allowed):
+        raise ConfigError(
+            f"{path}: {dotted!r} is {real}, which is not under {', '.join(allowed)}. If you trust it, "
+            f"write trusted_targets=[{cls.__module__}] on the command line."
+        )
+    return cls
+
+
+def _under(dotted: str, prefixes: Sequence[str]) -> bool:
+    return any(dotted == prefix or dotted.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _is_a(cls: type, kind: type) -> bool:
+    if getattr(kind, "_is_protocol", False):
+        return all(hasattr(cls, name) for name in vars(kind) if not name.startswith("_"))
+    return issubclass(cls, kind)
+
+
+def _hint(cls: type, parameter: inspect.Parameter) -> object:
+    """The parameter's type, `object` where its annotation names what only a type checker imports."""
+    if parameter.annotation is parameter.empty:
+        return object
+    holder = type("holder", (), {"__annotations__": {"it": parameter.annotation}})
+    try:
+        return get_type_hints(holder, vars(sys.modules[cls.__module__]))["it"]
+    except NameError:
+        return object
+
+
+def _argument(hint: object, value: object, path: str, *, trusted: Sequence[str]) -> object:
+    if isinstance(value, Mapping) and "_target_" in value:
+        kind = hint if isinstance(hint, type) and hint is not object else None
+        return read_target(value, path, kind=kind, trusted=trusted)
+    if isinstance(value, list) and any(isinstance(item, Mapping) and "_target_" in item for item in value):
+        return [_argument(object, item, f"{path}[{k}]", trusted=trusted) for k, item in enumerate(value)]
+    if inspect.isabstract(hint):
+        raise ConfigError(
+            f"{path}: a class must be named here, {{_target_: ...}}, a {cast('type', hint).__name__}; "
+            f"got {shown(value, path)}."
+        )
+    return convert(hint, value, path)
+
+
+def _built(value: object) -> object:
+    if isinstance(value, Target):
+        return value.build()
+    if isinstance(value, list):
+        return [_built(item) for item in value]
+    return value

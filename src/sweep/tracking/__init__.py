@@ -1,0 +1,1 @@
+"""The sweep as MLflow shows it, and the registry where its adapters are found again."""
