@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 import types
+from collections import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -78,6 +79,8 @@ def convert(hint: object, value: object, path: str) -> Any:
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise ConfigError(f"{path}: a list must stand here, got {shown(value, path)}. Write [a, b].")
         return tuple(convert(arguments[0], item, f"{path}[{k}]") for k, item in enumerate(value))
+    if origin is abc.Mapping and not isinstance(value, Mapping):
+        raise ConfigError(f"{path}: keys and values must stand here, got {shown(value, path)}.")
     return value
 
 

@@ -14,7 +14,7 @@ from sweep.schema import check_keys, convert, nearest, shown
 
 ALLOWED = ("sweep", "optuna.samplers", "optuna.pruners")
 # Constructor arguments that no YAML holds: whoever builds the target passes them.
-RUNTIME = frozenset({"model", "data", "seed", "make_engine", "folder", "rungs"})
+RUNTIME = frozenset({"inputs", "seed", "make_engine"})
 
 
 @dataclass(frozen=True, kw_only=True)

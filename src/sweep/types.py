@@ -137,8 +137,9 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Where a trial of the search stands. reports: one per rung reached, oldest first, without rows.
+    """Where a trial of the search stands.
 
+    reports: one per rung reached, oldest first, without rows; last, how it ended if it ended badly.
     state: "running" while a job is out, "paused" between rungs, otherwise final.
     """
 

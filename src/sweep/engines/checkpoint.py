@@ -12,6 +12,8 @@ from pathlib import Path
 
 from sweep.errors import CheckpointError
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
 _SUMS = "checksums.json"
 
 
@@ -23,7 +25,8 @@ def writing(target: Path) -> Iterator[Path]:
     aside.mkdir(parents=True)
     try:
         yield aside
-        sums = {path.name: _sha256(path) for path in sorted(aside.iterdir()) if path.is_file()}
+        (aside / _SUMS).unlink(missing_ok=True)
+        sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
         (aside / _SUMS).write_text(json.dumps(sums, indent=1))
         shutil.rmtree(target, ignore_errors=True)
         aside.replace(target)
@@ -44,6 +47,30 @@ def verified(folder: Path) -> Path:
                 f"{path} is missing or is not what was written; the checkpoint can't be used."
             )
     return folder
+
+
+def latest(folder: Path) -> tuple[int, Path] | None:
+    """Examples seen and path of the newest whole checkpoint among `<folder>/<examples>`, if there is one."""
+    for path in sorted(folder.glob("[0-9]*"), key=lambda path: -int(path.name)):
+        try:
+            return int(path.name), verified(path)
+        except CheckpointError:
+            continue
+    return None
+
+
+def export_adapter(folder: Path, target: Path) -> Path:
+    """The checkpoint's adapter alone, in PEFT's layout, as `target`.
+
+    Raises CheckpointError if it holds none.
+    """
+    verified(folder)
+    if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
+        raise CheckpointError(f"{folder} holds no adapter: {missing[0]} is missing. Use an engine that trains one.")
+    with writing(target) as aside:
+        for name in ADAPTER_FILES:
+            shutil.copy2(folder / name, aside / name)
+    return target
 
 
 def _sha256(path: Path) -> str:

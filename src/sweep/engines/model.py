@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
@@ -255,8 +257,17 @@ def load_with_adapter(description: Mapping[str, object], adapter: Path) -> Base:
     base = from_description(description).load()
     if not (adapter / "adapter_model.safetensors").is_file():
         raise ModelError(f"{adapter} must hold adapter_model.safetensors; other formats can carry code.")
-    adapted = PeftModel.from_pretrained(base.model, adapter).eval()
+    with peft_on_transformers():
+        adapted = PeftModel.from_pretrained(base.model, adapter).eval()
     return Base(cast("PreTrainedModel", adapted), base.tokenizer)
+
+
+@contextmanager
+def peft_on_transformers() -> Iterator[None]:
+    """PEFT asks transformers by a name that this one deprecates; users can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        yield
 
 
 def cache_folder() -> Path:

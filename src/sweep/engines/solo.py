@@ -35,6 +35,7 @@ from sweep.data.encode import Encoded
 from sweep.engines import checkpoint
 from sweep.engines.evaluate import bits_per_byte, collate, per_token, row_losses
 from sweep.engines.inputs import EncodedRows, Inputs
+from sweep.engines.model import peft_on_transformers
 from sweep.engines.stream import Stream
 from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, ReportState, RowLoss, Source, Wait
 
@@ -155,10 +156,13 @@ class Solo:
         assert self._model is not None
         if job.checkpoint:
             checkpoint.verified(Path(job.checkpoint))
-        if job.start == job.stop:
-            return PeftModel.from_pretrained(self._model, job.checkpoint) if job.checkpoint else self._model
-        set_seed(job.trial.seed)
-        return cast(PeftModel, get_peft_model(self._model, lora_config(job.trial.recipe)))
+        if job.start == job.stop and job.checkpoint is None:
+            return self._model
+        with peft_on_transformers():
+            if job.start == job.stop:
+                return PeftModel.from_pretrained(self._model, str(job.checkpoint))
+            set_seed(job.trial.seed)
+            return cast(PeftModel, get_peft_model(self._model, lora_config(job.trial.recipe)))
 
     def _train(
         self,
@@ -182,6 +186,7 @@ class Solo:
             callbacks=[relay],
         )
         trainer.start_position = _steps(job, job.start) * recipe.batch_size
+        trainer.checkpoint = job.checkpoint
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=job.checkpoint)
         trainer.accelerator.free_memory()
@@ -201,12 +206,21 @@ class Solo:
 
 
 class _Segment(Trainer):
-    """A Trainer whose data starts where the checkpoint left off, instead of skipping up to there."""
+    """A Trainer that resumes exactly: its data starts where the checkpoint left off, its dropout too."""
 
     start_position = 0
+    checkpoint: str | None = None
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         return _From(self.start_position, len(cast(_Positions, self.train_dataset)))
+
+
+    def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        # Trainer restores the random state before it makes the data iterator, which draws from it.
+        if self.checkpoint is not None:
+            self._load_rng_state(self.checkpoint)
+            self.checkpoint = None
+        return cast(torch.Tensor, super().training_step(*arguments, **keywords))
 
 
 class _From(Sampler[int]):

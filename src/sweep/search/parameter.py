@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import cast
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import Trial
 
 from sweep.errors import SpaceError
 from sweep.search import when as conditions
@@ -66,16 +65,6 @@ class Parameter:
         whole = isinstance(bounds, IntDistribution)
         step = {} if bounds.step is None or bounds.log else {"step": bounds.step}
         return {"low": bounds.low, "high": bounds.high, "log": bounds.log, "int": whole, **step, **when}
-
-    def suggest(self, trial: Trial) -> Value:
-        """The value that the trial's sampler draws."""
-        match self.distribution:
-            case FloatDistribution(low=low, high=high, log=log, step=step):
-                return self.decode(trial.suggest_float(self.name, low, high, log=log, step=step))
-            case IntDistribution(low=low, high=high, log=log, step=step):
-                return self.decode(trial.suggest_int(self.name, low, high, log=log, step=step))
-            case CategoricalDistribution(choices=codes):
-                return self.decode(trial.suggest_categorical(self.name, codes))
 
     def decode(self, code: object) -> Value:
         """The recipe's value for what Optuna stores."""

@@ -57,8 +57,7 @@ class Asha:
     rungs: int
 
     def __post_init__(self) -> None:
-        if self.eta < 2 or self.rungs < 1:
-            raise ValueError(f"needs eta >= 2 and rungs >= 1, got eta={self.eta}, rungs={self.rungs}")
+        _check_ladder(self.eta, self.rungs)
 
     def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
         return geometric_ladder(horizon, unit, eta=self.eta, rungs=self.rungs)
@@ -148,6 +147,9 @@ class Pruned:
     rungs: int
     pruner: BasePruner
 
+    def __post_init__(self) -> None:
+        _check_ladder(self.eta, self.rungs)
+
     def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
         return geometric_ladder(horizon, unit, eta=self.eta, rungs=self.rungs)
 
@@ -169,6 +171,11 @@ def geometric_ladder(horizon: int, unit: int, *, eta: int, rungs: int) -> tuple[
     wanted = [horizon / eta**k for k in range(1, rungs)]
     lower = {math.floor(examples / unit) * unit for examples in wanted if examples >= unit}
     return (*sorted(lower - {horizon}), horizon)
+
+
+def _check_ladder(eta: int, rungs: int) -> None:
+    if eta < 2 or rungs < 1:
+        raise ValueError(f"needs eta >= 2 and rungs >= 1, got eta={eta}, rungs={rungs}")
 
 
 def _examples(ladder: Sequence[int], reaching: Sequence[int]) -> int:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from optuna.trial import Trial
-
 from sweep.errors import SpaceError
 from sweep.search import when as conditions
 from sweep.search.parameter import Code, Distribution, Parameter
@@ -53,9 +51,9 @@ class Space:
         sizes = [parameter.size() for parameter in self.parameters]
         return None if None in sizes else math.prod(cast("list[int]", sizes))
 
-    def suggest(self, trial: Trial, defaults: Recipe) -> Recipe:
-        """The recipe that the trial's sampler draws; what is not searched comes from `defaults`."""
-        return _filled(self, defaults, lambda parameter: parameter.suggest(trial))
+    def drawn(self, value: Callable[[str, Distribution], Code], defaults: Recipe) -> Recipe:
+        """The recipe whose active parameters hold what `value` draws; the others come from `defaults`."""
+        return _filled(self, defaults, lambda p: p.decode(value(p.name, p.distribution)))
 
     def encode(self, recipe: Recipe) -> dict[str, Code]:
         """Optuna's parameters of a recipe, active ones only. Raises SpaceError where it lies outside."""

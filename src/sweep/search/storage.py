@@ -19,6 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sweep.errors import StudyError
 
 
+UNSTORED = -1
+
+
 def open_storage(url: str) -> BaseStorage:
     """The storage behind a URL; "memory" keeps the study in this process only."""
     if url == "memory":
@@ -54,7 +57,8 @@ class PausedAsPruned(BaseStorage):
     """Delegates to `storage`, but shows RUNNING trials that `is_paused` as PRUNED.
 
     A paused trial is not bad. Left RUNNING, TPE's constant liar counts it so; as PRUNED its
-    intermediate value ranks it among its like. Nothing of this is ever written.
+    intermediate value ranks it among its like. Nothing of this is ever written, nor what samplers
+    note down about a trial that is not stored yet.
     """
 
     def __init__(self, storage: BaseStorage, is_paused: Callable[[int], bool]) -> None:
@@ -124,6 +128,8 @@ class PausedAsPruned(BaseStorage):
         self._storage.set_trial_user_attr(trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: JSONSerializable) -> None:
+        if trial_id == UNSTORED:
+            return
         self._storage.set_trial_system_attr(trial_id, key, value)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:

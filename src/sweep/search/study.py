@@ -22,12 +22,15 @@ from typing import cast
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.errors import StudyError
+from sweep.evaluation.compare import loss_score
 from sweep.search.scheduler import Advance, Scheduler
+from sweep.search.draw import Draw
 from sweep.search.space import Space
-from sweep.search.storage import PausedAsPruned, open_storage
+from sweep.search.storage import PausedAsPruned
 from sweep.types import (
     Capacity,
     Done,
@@ -45,6 +48,7 @@ from sweep.types import (
 )
 
 _RUNG = "rung:"
+_STATES: Mapping[TrialState, State] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ class Study:
         self,
         plan: Plan,
         *,
-        storage: str,
+        storage: BaseStorage,
         sampler: Callable[[int], BaseSampler],
         scheduler: Scheduler,
         clock: Callable[[], float] = time.monotonic,
@@ -100,7 +104,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna.create_study(
             study_name=plan.name,
-            storage=PausedAsPruned(open_storage(storage), self._is_paused),
+            storage=PausedAsPruned(storage, self._is_paused),
             direction="minimize",
             load_if_exists=True,
         )
@@ -125,6 +129,11 @@ class Study:
         """The complete trial with the lowest final loss."""
         complete = [s for s in self.standings if s.state == "complete"]
         return min(complete, key=final_loss, default=None)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that the trials' results depend on, 16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self._fingerprint, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def seconds_spent(self) -> float:
@@ -185,14 +194,13 @@ class Study:
         del self._jobs[event.job]
         match event.state:
             case "reached":
-                entry = dataclasses.replace(event, examples_seen=job.stop)
-                self._set(number, f"{_RUNG}{job.stop}", _to_entry(entry))
+                self._set(number, f"{_RUNG}{job.stop}", _to_entry(_at_rung(event, job.stop)))
             case "stopped":
                 self._set(
                     number, "stopped", {"examples": event.examples_seen, "checkpoint": event.checkpoint}
                 )
             case "diverged" | "infeasible" | "failed":
-                self._set(number, "end", {"state": event.state, "reason": event.error})
+                self._set(number, "end", _to_entry(event))
         self._optuna.set_user_attr("seconds", self.seconds_spent)
         self._settle(number)
         if event.state == "stopped" and not self._interrupted:
@@ -201,19 +209,28 @@ class Study:
     # How it is kept
 
     def _start(self) -> int:
+        """A new trial, stored with its recipe in one write: there is no half of it to recover."""
         number = len(self._standings)
-        if number == 0:
-            self._optuna.enqueue_trial(self.plan.space.encode(self.plan.defaults), skip_if_exists=True)
-        self._optuna.sampler = self._sampler_of(number)
-        trial = self._optuna.ask()
-        assert trial.number == number, f"Optuna gave trial {trial.number}, expected {number}"
-        self._register(trial)
+        recipe = self._draw(number) if number else self.plan.defaults
+        distributions = self.plan.space.distributions()
+        parameters = self.plan.space.encode(recipe)
+        self._optuna.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=parameters,
+                distributions={name: distributions[name] for name in parameters},
+                user_attrs={"recipe": asdict(recipe)},
+            )
+        )
+        self._settle(number)
         return number
 
-    def _register(self, trial: optuna.Trial) -> None:
-        recipe = self.plan.space.suggest(trial, self.plan.defaults)
-        trial.set_user_attr("recipe", asdict(recipe))
-        self._settle(trial.number)
+    def _draw(self, number: int) -> Recipe:
+        with warnings.catch_warnings():
+            # The configuration chose it; a warning at each ask would bury the live table.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            sampler = self._sampler(_seed(self.plan.seed, number))
+        return self.plan.space.drawn(Draw(self._optuna, sampler, number).value, self.plan.defaults)
 
     def _hand_out(self, number: int) -> Job:
         standing = self._standings[number]
@@ -226,7 +243,8 @@ class Study:
             start, checkpoint = stopped["examples"], stopped["checkpoint"]
         rungs = self.rungs(standing.trial.recipe)
         stop = next(rung for rung in rungs if rung > reached)
-        attempt = attributes.get("job", {}).get("attempt", -1) + 1
+        out = attributes.get("job")
+        attempt = out["attempt"] + 1 if out and out["stop"] == stop else 0
         job = Job(
             id=f"{standing.trial.id}@{stop}",
             attempt=attempt,
@@ -284,14 +302,7 @@ class Study:
     def _recover(self) -> None:
         for frozen in self._optuna.get_trials(deepcopy=False):
             number = frozen.number
-            if frozen.state is TrialState.WAITING:
-                continue
-            if "recipe" not in frozen.user_attrs:
-                # Killed between ask and the recipe: the same seed completes the same trial.
-                self._optuna.sampler = self._sampler_of(number)
-                self._register(optuna.trial.Trial(self._optuna, frozen._trial_id))
-            else:
-                self._settle(number)
+            self._settle(number)
             standing = self._standings[number]
             out = frozen.user_attrs.get("job", {}).get("stop", self.ladder[0])
             if standing.state == "paused" and out > max(standing.values, default=0):
@@ -308,16 +319,20 @@ class Study:
         )
         rungs = sorted((int(key.removeprefix(_RUNG)), key) for key in attributes if key.startswith(_RUNG))
         reports = tuple(_to_report(attributes[key]) for _, key in rungs)
-        end = attributes.get("end", {})
-        state: State = end.get("state", "paused")
-        if state == "paused" and frozen.state is TrialState.COMPLETE:
-            state = "complete"
-        if state == "paused" and frozen.state is TrialState.PRUNED:
-            state = "pruned"
-        return Standing(trial=trial, state=state, reports=reports, reason=end.get("reason"))
+        if "end" in attributes:
+            end = _to_report(attributes["end"])
+            return Standing(
+                trial=trial, state=cast("State", end.state), reports=(*reports, end), reason=end.error
+            )
+        state: State = _STATES.get(frozen.state, "paused")
+        return Standing(trial=trial, state=state, reports=reports)
+
+    @property
+    def _fingerprint(self) -> dict[str, str]:
+        return {**self.plan.fingerprint, "rungs (examples)": " ".join(map(str, self.ladder))}
 
     def _check_fingerprint(self) -> None:
-        given = dict(self.plan.fingerprint)
+        given = self._fingerprint
         stored = self._optuna.user_attrs.get("fingerprint")
         if stored is None:
             self._optuna.set_user_attr("fingerprint", given)
@@ -333,12 +348,6 @@ class Study:
             )
 
     # Small things
-
-    def _sampler_of(self, number: int) -> BaseSampler:
-        with warnings.catch_warnings():
-            # The configuration chose it; a warning at each ask would bury the live table.
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return self._sampler(_seed(self.plan.seed, number))
 
     def _horizon(self, epochs: float) -> int:
         return max(1, round(epochs * self.plan.train_rows / self._unit)) * self._unit
@@ -394,6 +403,15 @@ def _largest(name: str, plan: Plan) -> float:
 
 def _seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
+
+
+def _at_rung(report: Report, rung: int) -> Report:
+    """The report as it is kept: its rows become a standard error, a batch's overshoot is left out."""
+    metrics = dict(report.metrics)
+    if report.rows:
+        score = loss_score(report.rows)
+        metrics |= {"validation_loss_error": score.standard_error, "validation_rows": float(score.examples)}
+    return dataclasses.replace(report, examples_seen=rung, metrics=metrics)
 
 
 def _to_recipe(entry: Mapping[str, object]) -> Recipe:

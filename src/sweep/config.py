@@ -1,0 +1,251 @@
+"""What a person configured, as frozen, typed values: every key checked before a model loads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from sweep.composition import ADDED, compose_plain, groups
+from sweep.errors import ConfigError, SpaceError
+from sweep.grammar import spell_out
+from sweep.schema import build, check_keys, convert
+from sweep.targets import Target, read_target
+from sweep.types import Backend, Engine, Recipe
+
+if TYPE_CHECKING:
+    from sweep.data.load import DataSource
+    from sweep.search.space import Space
+    from sweep.tracking.mlflow import Tracking
+
+_KEYS = (
+    "name",
+    "seed",
+    "model",
+    "data",
+    "recipe",
+    "space",
+    "engine",
+    "backend",
+    "sampler",
+    "scheduler",
+    "budget",
+    "storage",
+    "tracking",
+    "evaluation",
+    "output",
+    "trusted_targets",
+    "best",
+    "recipe_from",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a search may spend. trials: in all, resumed ones included. minutes: of wall clock, or no limit."""
+
+    trials: int
+    minutes: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """rows: of the validation split, scored at each rung; None for all."""
+
+    rows: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One sweep. `composed` and `overrides` are for saving: plain, resolved, without secrets.
+
+    experiment: the `name` key. best: where the recipe comes from with `+best`. recipe_from: see
+    conf/config.yaml.
+    """
+
+    experiment: str
+    seed: int
+    model: Target
+    data: DataSource
+    recipe: Recipe
+    space: Space
+    engine: Target
+    backend: Target
+    sampler: Target
+    scheduler: Target
+    budget: Budget
+    storage: str = field(repr=False)
+    tracking: Tracking = field(repr=False)
+    evaluation: Evaluation
+    output: str
+    trusted_targets: tuple[str, ...]
+    best: Mapping[str, object] | None
+    recipe_from: str | None
+    composed: Mapping[str, Any]
+    overrides: tuple[str, ...]
+
+
+def compose(overrides: Sequence[str], *, working_directory: Path | None = None) -> Config:
+    """The configuration that these overrides ask for, checked.
+
+    Files in `conf` and `sweeps` of the working directory win over the packaged ones. Raises
+    ConfigError that names the config path, what was given, what must hold and what to do.
+    """
+    from optuna.samplers import BaseSampler
+
+    from sweep.data.load import DataSource
+    from sweep.engines.model import ModelSource
+    from sweep.search.ranges import validate_recipe
+    from sweep.search.scheduler import Scheduler
+    from sweep.tracking.mlflow import Tracking
+
+    composition = compose_plain(overrides, working_directory)
+    node = composition.plain
+    check_keys(node, _KEYS, "")
+    if missing := [key for key in _KEYS if key not in node]:
+        raise ConfigError(f"{missing[0]}: was removed, but is needed. Drop the override ~{missing[0]}.")
+    trusted = _trusted(node["trusted_targets"], composition.by_hand)
+
+    def target(key: str, kind: type) -> Target:
+        return read_target(node[key], key, kind=kind, trusted=trusted)
+
+    recipe = build(Recipe, node["recipe"], "recipe")
+    validate_recipe(recipe)
+    config = Config(
+        experiment=convert(str, node["name"], "name"),
+        seed=convert(int, node["seed"], "seed"),
+        model=target("model", ModelSource),
+        data=build(DataSource, node["data"], "data"),
+        recipe=recipe,
+        space=_space(node["space"], recipe, composition.by_hand),
+        engine=target("engine", Engine),
+        backend=target("backend", Backend),
+        sampler=target("sampler", BaseSampler),
+        scheduler=target("scheduler", Scheduler),
+        budget=build(Budget, node["budget"], "budget"),
+        storage=convert(str, node["storage"], "storage"),
+        tracking=build(Tracking, node["tracking"], "tracking"),
+        evaluation=build(Evaluation, node["evaluation"], "evaluation"),
+        output=convert(str, node["output"], "output"),
+        trusted_targets=trusted,
+        best=convert(Mapping[str, object] | None, node["best"], "best"),
+        recipe_from=convert(str | None, node["recipe_from"], "recipe_from"),
+        composed=composition.redacted,
+        overrides=composition.overrides,
+    )
+    _check_ranges(config)
+    _check_together(config)
+    return config
+
+
+def describe(overrides: Sequence[str], *, working_directory: Path | None = None) -> str:
+    """The composed configuration as YAML, without secrets and unchecked: no class is imported."""
+    return dump(compose_plain(overrides, working_directory).redacted)
+
+
+def dump(composed: Mapping[str, object]) -> str:
+    """A composed configuration as YAML."""
+    return yaml.safe_dump(dict(composed), sort_keys=False, allow_unicode=True)
+
+
+def usage(working_directory: Path | None = None) -> str:
+    """What `--help` prints: the experiments, the choices of each group, examples."""
+    known = groups(working_directory)
+    described = [f"  {name:<18} {_purpose(file)}" for name, file in known["experiment"].items()]
+    chosen = [
+        f"  {group:<18} {', '.join(sorted(files))}"
+        for group, files in sorted(known.items())
+        if group not in ADDED
+    ]
+    best = ", ".join(known["best"]) or "none yet: a sweep writes them"
+    return "\n".join(
+        [
+            "python -m sweep +experiment=NAME [KEY=VALUE ...]",
+            "",
+            "Experiments",
+            *described,
+            "",
+            "Groups: GROUP=NAME chooses a file, GROUP.KEY=VALUE changes one of its keys",
+            *chosen,
+            "",
+            f"Found recipes: +best=NAME, with python -m sweep.train ({best})",
+            "",
+            "Examples",
+            "  python -m sweep +experiment=smoke",
+            "  python -m sweep +experiment=support_bot data.path=tickets.jsonl budget.trials=32",
+            "  python -m sweep +experiment=support_bot 'space.lora_rank=choice(8, 16)' ~space.weight_decay",
+            "  python -m sweep +experiment=support_bot --cfg job",
+            "",
+        ]
+    )
+
+
+def _purpose(file: Path) -> str:
+    """The file's first comment, its package header aside."""
+    comments = (
+        line.removeprefix("#").strip() for line in file.read_text("utf-8").splitlines() if line[:1] == "#"
+    )
+    return next((comment for comment in comments if not comment.startswith("@package")), "")
+
+
+def _trusted(node: object, by_hand: frozenset[str]) -> tuple[str, ...]:
+    """What the user trusts. A file can't: it would trust itself."""
+    trusted: tuple[str, ...] = convert(tuple[str, ...], node, "trusted_targets")
+    if trusted and "trusted_targets" not in by_hand:
+        listed = ",".join(trusted)
+        raise ConfigError(
+            f"trusted_targets: a file sets it to [{listed}], but only the command line may say whom to "
+            f"trust. Remove it there, and write trusted_targets=[{listed}] if you trust them."
+        )
+    return trusted
+
+
+def _space(node: object, recipe: Recipe, by_hand: frozenset[str]) -> Space:
+    from sweep.search.space import Space
+
+    if not isinstance(node, Mapping):
+        raise SpaceError(f"space: recipe fields and what to search must stand here, got {node!r}.")
+    space = Space.from_mapping({name: spell_out(str(name), value) for name, value in node.items()})
+    for parameter in space.parameters:
+        if f"recipe.{parameter.name}" in by_hand:
+            raise SpaceError(
+                f"recipe.{parameter.name}: is set on the command line, but space.{parameter.name} searches "
+                f"it. Add ~space.{parameter.name} to fix the value, or drop the override to search it."
+            )
+    space.check(recipe)
+    return space
+
+
+def _check_ranges(config: Config) -> None:
+    rows, minutes = config.evaluation.rows, config.budget.minutes
+    named = re.fullmatch(r"[A-Za-z0-9_.-]+", config.experiment) and config.experiment.strip(".")
+    folder = Path(config.output).expanduser().resolve()
+    own = config.output and folder not in (Path.home(), *Path.cwd().parents, Path.cwd())
+    claims: list[tuple[str, object, object, str]] = [
+        ("name", config.experiment, named, "letters, digits, `_`, `.` and `-` only"),
+        ("seed", config.seed, config.seed >= 0, "at least 0"),
+        ("budget.trials", config.budget.trials, config.budget.trials >= 1, "at least 1"),
+        ("budget.minutes", minutes, minutes is None or minutes > 0, "above 0, or null for no limit"),
+        ("evaluation.rows", rows, rows is None or rows >= 1, "at least 1, or null for all"),
+        ("data.max_tokens", config.data.max_tokens, config.data.max_tokens >= 16, "at least 16"),
+        ("output", config.output, own, "a folder of its own, such as runs/mine"),
+    ]
+    for path, value, holds, claim in claims:
+        if not holds:
+            raise ConfigError(f"{path}: must be {claim}; got {value!r}. Change {path}.")
+
+
+def _check_together(config: Config) -> None:
+    from optuna.samplers import GPSampler
+
+    from sweep.search.scheduler import Full
+
+    if issubclass(config.sampler.cls, GPSampler) and not issubclass(config.scheduler.cls, Full):
+        raise ConfigError(
+            f"sampler: GPSampler learns from trials that ran to the end, and {config.scheduler.cls.__name__} "
+            "stops most before. Write scheduler=full, or sampler=tpe."
+        )

@@ -1,0 +1,148 @@
+"""Losses per token of a set of rows, and paired differences between two models on the same rows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, t
+
+from sweep.types import RowLoss, Score
+
+Array = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+# Weights of so many numbers are drawn at a time: 32 MB.
+CHUNK = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Loss per token of the first less the second; negative where the first is better.
+
+    low, high: 95% interval, infinite with a single cluster. p_value: two-sided, of no difference.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    rows: int
+
+
+def loss_score(rows: Sequence[RowLoss]) -> Score:
+    """Nats per token over all rows, with the standard error of that ratio.
+
+    The rows are the sample: their lengths vary too, which the linearised error counts. Infinite
+    with a single row. Raises ValueError without rows or tokens.
+    Source: Cochran 1977, Sampling Techniques, section 2.11.
+    """
+    nats, tokens = _columns(_by_id(rows))
+    value = float(nats.sum() / tokens.sum())
+    count = len(nats)
+    residual = nats - value * tokens
+    error = math.inf
+    if count > 1:
+        error = float(np.sqrt(count / (count - 1) * (residual**2).sum()) / tokens.sum())
+    return Score(value=value, standard_error=error, examples=count)
+
+
+def paired_difference(
+    first: Sequence[RowLoss],
+    second: Sequence[RowLoss],
+    *,
+    clusters: Mapping[str, int] | None,
+    seed: int,
+    resamples: int = 10_000,
+) -> Difference:
+    """Difference of the two losses per token, rows matched by id, whole clusters resampled.
+
+    clusters: row id -> cluster, for rows that are not independent; None: each row is its own. The
+    interval is a percentile bootstrap, widened for few clusters; the p value flips first and second
+    within random clusters and is at least 1 / (resamples + 1). Below ten clusters trust neither.
+    Raises ValueError where the ids differ, repeat, or lack a cluster.
+    Source: Hesterberg 2015, doi:10.1080/00031305.2015.1089789, section 5.2 (widening).
+    """
+    one, other = _by_id(first), _by_id(second)
+    if odd := sorted(one.keys() ^ other.keys()):
+        raise ValueError(
+            f"{len(odd)} rows are in one of the two only, such as {odd[0]!r}; both must hold the same rows. "
+            "Evaluate both on one view."
+        )
+    other = {row: other[row] for row in one}
+    sums = np.stack([*_columns(one), *_columns(other)])
+    labels = np.arange(len(one)) if clusters is None else _labels(list(one), clusters)
+    sums = np.stack([np.bincount(labels, column) for column in sums])
+    value = float(_differences(sums.sum(axis=1)[:, None])[0])
+    rng = np.random.default_rng(seed)
+    low, high = _interval(sums, rng, resamples)
+    return Difference(
+        value=value, low=low, high=high, p_value=_p_value(sums, value, rng, resamples), rows=len(one)
+    )
+
+
+def _by_id(rows: Sequence[RowLoss]) -> dict[str, RowLoss]:
+    by_id = {row.row: row for row in rows}
+    if len(by_id) < len(rows):
+        twice = Counter(row.row for row in rows).most_common(1)[0][0]
+        raise ValueError(f"row {twice!r} occurs twice; each row must occur once. Drop the duplicates.")
+    if not sum(row.tokens for row in rows) > 0:
+        raise ValueError(
+            f"{len(rows)} rows with no token between them; at least one must have a response token."
+        )
+    return by_id
+
+
+def _columns(rows: Mapping[str, RowLoss]) -> tuple[Array, Array]:
+    nats = np.array([row.nats for row in rows.values()], dtype=float)
+    return nats, np.array([row.tokens for row in rows.values()], dtype=float)
+
+
+def _labels(rows: Sequence[str], clusters: Mapping[str, int]) -> NDArray[np.intp]:
+    if lost := [row for row in rows if row not in clusters]:
+        raise ValueError(
+            f"{len(lost)} rows have no cluster, such as {lost[0]!r}; every row needs one. "
+            "Pass the clusters of the split that the rows come from."
+        )
+    return np.unique([clusters[row] for row in rows], return_inverse=True)[1]
+
+
+def _differences(sums: Array) -> Array:
+    """Ratio less ratio. sums: first's nats and tokens, second's nats and tokens, by resample."""
+    with np.errstate(invalid="ignore"):  # a resample of rows without tokens has no ratio
+        return np.asarray(sums[0] / sums[1] - sums[2] / sums[3])
+
+
+def _interval(sums: Array, rng: np.random.Generator, resamples: int) -> tuple[float, float]:
+    count = sums.shape[1]
+    if count < 2:
+        return -math.inf, math.inf
+    draws = []
+    for size in _chunks(count, resamples):
+        times = rng.multinomial(count, np.full(count, 1.0 / count), size=size)
+        draws.append(_differences(sums @ times.T))
+    # Percentiles alone are as narrow as a normal interval with variance / n: few clusters undercover.
+    tail = norm.cdf(-math.sqrt(count / (count - 1)) * t.ppf(0.5 + CONFIDENCE / 2, count - 1))
+    low, high = np.nanquantile(np.concatenate(draws), [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def _p_value(sums: Array, value: float, rng: np.random.Generator, resamples: int) -> float:
+    count = sums.shape[1]
+    swapped = sums[[2, 3, 0, 1]] - sums
+    extreme = 0
+    for size in _chunks(count, resamples):
+        flips = rng.integers(0, 2, size=(size, count))
+        draws = _differences(sums.sum(axis=1)[:, None] + swapped @ flips.T)
+        # Rounding must not tell a draw that repeats the observation from it.
+        extreme += int((np.abs(draws) >= abs(value) * (1.0 - 1e-9) - 1e-12).sum())
+    return (1 + extreme) / (1 + resamples)
+
+
+def _chunks(count: int, resamples: int) -> list[int]:
+    size = max(1, CHUNK // count)
+    return [min(size, resamples - start) for start in range(0, resamples, size)]

@@ -1,0 +1,53 @@
+"""What a sweep hands over: the best configuration, and the winner's adapter in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.engines.checkpoint import ADAPTER_FILES, export_adapter
+from sweep.tracking.mlflow import Tracker, Tracking
+from sweep.tracking.registry import RegisteredAdapter, register_adapter, write_best
+from sweep.types import BestConfig, Standing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """path: of the best configuration. adapter: None where the engine trains none or nothing registers."""
+
+    path: Path
+    adapter: RegisteredAdapter | None
+
+
+def publish(
+    best: BestConfig, winner: Standing, tracker: Tracker, tracking: Tracking, *, path: Path, folder: Path
+) -> Published:
+    """Write the configuration, log it on the parent run, register the winner's adapter as challenger."""
+    written = write_best(best, path)
+    tracker.log_file(written)
+    tracker.log_metrics(
+        {
+            "best/validation_loss": best.validation.value,
+            "best/confirm_loss": best.confirm.value,
+            "defaults/confirm_loss": best.default_confirm.value,
+        }
+    )
+    checkpoint = Path(winner.reports[-1].checkpoint or "")
+    if not tracking.register or not (checkpoint / ADAPTER_FILES[0]).is_file():
+        return Published(path=written, adapter=None)
+    adapter = register_adapter(
+        tracking,
+        run_id=tracker.parent_run_id,
+        name=best.experiment,
+        adapter_folder=export_adapter(checkpoint, folder / "best_adapter"),
+        best_yaml=written,
+        base=best.model,
+        metrics=_metrics(best),
+        alias="challenger",
+    )
+    return Published(path=written, adapter=adapter)
+
+
+def _metrics(best: BestConfig) -> Mapping[str, float]:
+    return {"validation_loss": best.validation.value, "confirm_loss": best.confirm.value}

@@ -1,0 +1,287 @@
+"""What a study promises: numbers without gaps, nothing lost or doubled, whenever its driver dies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from sweep.engines.synthetic import Synthetic
+from sweep.errors import StudyError
+from sweep.search.scheduler import Asha, Full, Pruned
+from sweep.search.space import Space
+from sweep.search.storage import PausedAsPruned, open_storage
+from sweep.search.study import Study, final_loss
+from sweep.types import Capacity, Done, Job, Progress, Report, Standing
+
+from .conftest import DEFAULTS, PLAN, SPACE, open_study
+
+Run = Callable[..., Study]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+class DyingStorage(InMemoryStorage):
+    """A disk that survives a process which dies at its n-th write."""
+
+    writes_left = 10**9
+
+    def _write(self) -> None:
+        self.writes_left -= 1
+        if self.writes_left < 0:
+            raise Killed
+
+    def create_new_trial(self, *args: Any, **kwargs: Any) -> int:
+        self._write()
+        return super().create_new_trial(*args, **kwargs)
+
+    def set_trial_param(self, *args: Any, **kwargs: Any) -> None:
+        self._write()
+        super().set_trial_param(*args, **kwargs)
+
+    def set_trial_state_values(self, *args: Any, **kwargs: Any) -> bool:
+        self._write()
+        return super().set_trial_state_values(*args, **kwargs)
+
+    def set_trial_intermediate_value(self, *args: Any, **kwargs: Any) -> None:
+        self._write()
+        super().set_trial_intermediate_value(*args, **kwargs)
+
+    def set_trial_user_attr(self, *args: Any, **kwargs: Any) -> None:
+        self._write()
+        super().set_trial_user_attr(*args, **kwargs)
+
+    def set_trial_system_attr(self, *args: Any, **kwargs: Any) -> None:
+        self._write()
+        super().set_trial_system_attr(*args, **kwargs)
+
+
+def outline(study: Study) -> list[tuple[Any, ...]]:
+    return [(s.trial.number, s.trial.recipe, s.state, s.values) for s in study.standings]
+
+
+def test_every_value_is_the_closed_form_of_its_trial(run: Run, synthetic: Synthetic) -> None:
+    study = run(open_study(trials=20))
+    assert [s.trial.number for s in study.standings] == list(range(20))
+    for standing in study.standings:
+        for rung, loss in standing.values.items():
+            assert loss == synthetic.expected(standing.trial.recipe, rung, standing.trial.seed)
+
+
+def test_trial_0_is_the_recipe_itself_and_runs_to_the_end(run: Run) -> None:
+    defaults = run(open_study()).standing("0")
+    assert defaults.trial.recipe == DEFAULTS
+    assert list(defaults.values) == [32, 96, 288]
+    assert defaults.state == "complete"
+
+
+def test_the_best_is_the_complete_trial_with_the_lowest_final_loss(run: Run) -> None:
+    study = run(open_study(trials=20))
+    complete = [s for s in study.standings if s.state == "complete"]
+    assert study.best is not None
+    assert final_loss(study.best) == min(s.values[288] for s in complete)
+
+
+@pytest.mark.parametrize("first_writes", range(1, 160, 7))
+def test_a_driver_killed_at_any_write_loses_and_doubles_nothing(run: Run, first_writes: int) -> None:
+    undisturbed = outline(run(open_study(scheduler=Full())))
+    disk = DyingStorage()
+    writes = first_writes
+    for _ in range(200):
+        disk.writes_left = writes
+        try:
+            study = run(open_study(disk, scheduler=Full()))
+            break
+        except Killed:
+            writes = 11
+    disk.writes_left = 10**9
+    assert outline(study) == undisturbed
+    assert outline(open_study(disk, scheduler=Full())) == undisturbed
+
+
+def test_a_killed_driver_goes_on_with_the_job_that_was_out(run: Run) -> None:
+    class DieAt:
+        """Dies when trial 0 is half way to its second rung."""
+
+        def log(self, event: Progress | Report) -> None:
+            if isinstance(event, Progress) and event.examples_seen == 64:
+                raise Killed
+
+    disk = InMemoryStorage()
+    with pytest.raises(Killed):
+        run(open_study(disk), DieAt())
+    job = open_study(disk).next(Capacity())
+    assert isinstance(job, Job)
+    assert (job.id, job.start, job.attempt) == ("0@96", 32, 1)
+
+
+def test_a_report_of_an_attempt_that_was_given_up_is_discarded() -> None:
+    disk = InMemoryStorage()
+    first = open_study(disk).next(Capacity())
+    assert isinstance(first, Job)
+    study = open_study(disk)
+    second = study.next(Capacity())
+    assert isinstance(second, Job)
+    late = Report(
+        job=first.id, trial="0", attempt=first.attempt, examples_seen=32, state="reached", validation_loss=0.1
+    )
+    study.record(late)
+    assert study.standing("0").values == {}
+    study.record(replace(late, attempt=second.attempt, validation_loss=2.0))
+    assert study.standing("0").values == {32: 2.0}
+
+
+def test_resuming_never_adds_trials(run: Run) -> None:
+    disk = InMemoryStorage()
+    before = outline(run(open_study(disk)))
+    assert outline(run(open_study(disk))) == before
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_ended(run: Run) -> None:
+    disk = InMemoryStorage()
+    before = run(open_study(disk, trials=6, scheduler=Full()))
+    after = run(open_study(disk, trials=9, scheduler=Full()))
+    assert outline(after)[:6] == outline(before)
+    assert len(after.standings) == 9
+
+
+def test_interrupting_keeps_what_was_trained(run: Run) -> None:
+    disk = InMemoryStorage()
+    study = open_study(disk)
+
+    class Interrupt:
+        def log(self, event: Progress | Report) -> None:
+            if isinstance(event, Progress) and event.examples_seen == 64:
+                study.interrupt()
+
+    run(study, Interrupt())
+    assert isinstance(study.next(Capacity()), Done)
+    job = open_study(disk).next(Capacity())
+    assert isinstance(job, Job)
+    assert (job.id, job.start) == ("0@96", 64)
+
+
+@pytest.mark.parametrize("reason", ["diverged", "infeasible", "failed"])
+def test_a_trial_that_ends_badly_is_never_ranked_and_stops_nothing(run: Run, reason: Any) -> None:
+    study = open_study()
+    job = study.next(Capacity())
+    assert isinstance(job, Job)
+    study.record(
+        Report(job=job.id, trial="0", attempt=0, examples_seen=8, state=reason, error="because")
+    )
+    standing = study.standing("0")
+    assert (standing.state, standing.reason) == (reason, "because")
+    run(study)
+    assert len(study.standings) == PLAN.trials
+    assert study.best is not None
+    assert study.best.trial.number != 0
+
+
+def test_divergence_teaches_the_sampler_to_stay_away(run: Run) -> None:
+    # Above 0.02 the closed form diverges: half of this space in log scale.
+    space = Space.from_mapping({"learning_rate": {"low": 2e-4, "high": 2.0, "log": True}})
+
+    def tpe(seed: int) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)
+
+    study = run(open_study(sampler=tpe, space=space, trials=50, scheduler=Full()))
+    late = study.standings[20:]
+    assert sum(s.state == "diverged" for s in late) <= len(late) * 0.2
+
+
+def test_a_paused_trial_is_shown_to_samplers_as_pruned_and_stored_as_running() -> None:
+    disk = InMemoryStorage()
+    study = optuna.create_study(storage=PausedAsPruned(disk, lambda number: number == 0))
+    for _ in range(2):
+        study.ask().report(1.0, step=32)
+    shown = study.get_trials(deepcopy=False)
+    assert [trial.state for trial in shown] == [TrialState.PRUNED, TrialState.RUNNING]
+    assert shown[0].intermediate_values == {32: 1.0}
+    assert {trial.state for trial in disk.get_all_trials(study._study_id)} == {TrialState.RUNNING}
+
+
+def test_another_fingerprint_is_refused_with_the_differences() -> None:
+    disk = InMemoryStorage()
+    open_study(disk, fingerprint={"data": "a", "seed": "0"})
+    with pytest.raises(StudyError) as refusal:
+        open_study(disk, fingerprint={"data": "b", "seed": "0"}, train_rows=500)
+    message = str(refusal.value)
+    assert "data: was a, is b" in message
+    assert "rungs (examples): was 32 96 288, is 32 160 512" in message
+    assert "seed" not in message
+    assert "name=closed_form_2" in message
+
+
+def test_an_optuna_pruner_decides_at_the_rungs(run: Run) -> None:
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=3)
+    study = run(open_study(scheduler=Pruned(eta=3, rungs=3, pruner=pruner), trials=20))
+    states = [s.state for s in study.standings]
+    assert states[0] == "complete"
+    assert "pruned" in states
+    for standing in study.standings:
+        assert list(standing.values) == [32, 96, 288][: len(standing.values)]
+
+
+def test_searched_epochs_end_trials_at_their_own_horizon(run: Run) -> None:
+    space = Space.from_mapping({"epochs": {"choices": [0.5, 1.0]}})
+    study = run(open_study(space=space, defaults=replace(DEFAULTS, schedule="constant"), scheduler=Full()))
+    ends = {s.trial.recipe.epochs: max(s.values) for s in study.standings}
+    assert ends == {0.5: 144, 1.0: 288}
+
+
+def test_out_of_time_starts_nothing_more_but_still_lands_a_winner(run: Run) -> None:
+    now = iter(range(10**6))
+    study = run(open_study(trials=1000, seconds=200.0, clock=lambda: float(next(now))))
+    assert 2 <= len(study.standings) < 1000
+    assert study.best is not None
+    assert any(s.state == "complete" and s.trial.number != 0 for s in study.standings)
+    assert not any(s.state in ("paused", "running") for s in study.standings)
+
+
+def test_time_spent_is_kept_over_restarts(run: Run) -> None:
+    disk = InMemoryStorage()
+    clock = iter(range(10**6))
+    spent = run(open_study(disk, clock=lambda: float(next(clock)))).seconds_spent
+    assert open_study(disk, clock=lambda: 0.0).seconds_spent == pytest.approx(spent, abs=3)
+
+
+def test_checkpoints_of_trials_that_are_out_are_removed(run: Run, tmp_path: Path) -> None:
+    study = run(open_study())
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if any(path.iterdir())}
+    assert kept == {s.trial.number for s in study.standings if s.state == "complete"}
+
+
+def test_the_same_study_lives_in_sqlite(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    stored = outline(run(open_study(open_storage(url))))
+    assert stored == outline(run(open_study()))
+    assert outline(open_study(open_storage(url))) == stored
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/x.db", "oracle://u:secret@h/d"])
+def test_a_storage_that_cannot_be_opened_says_what_it_must_be(url: str) -> None:
+    with pytest.raises(StudyError, match="SQLAlchemy URL") as refusal:
+        open_storage(url)
+    assert "secret" not in str(refusal.value)
+
+
+def test_nothing_unfinite_reaches_optuna(run: Run) -> None:
+    study = open_study()
+    job = study.next(Capacity())
+    assert isinstance(job, Job)
+    study.record(Report(job=job.id, trial="0", attempt=0, examples_seen=8, state="diverged", error="nan"))
+    frozen = study._optuna.get_trials(deepcopy=False)[0]
+    assert frozen.state is TrialState.PRUNED
+    assert frozen.values is None or not math.isnan(frozen.values[0])
+    assert frozen.constraints == {"diverged": 1.0}
+
+

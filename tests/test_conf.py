@@ -1,0 +1,70 @@
+"""Every file of `conf` and `sweeps` composes, says what it is for and explains its keys."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from sweep.composition import groups
+from sweep.config import compose
+from sweep.paths import packaged_root
+
+ROOT = packaged_root()
+FILES = sorted(file for root in ("conf", "sweeps") for file in (ROOT / root).rglob("*.yaml"))
+WRITTEN_BY_HAND = [file for file in FILES if file.parent.name != "best"]
+# An experiment's keys are explained where their defaults are.
+DEFAULTS = [file for file in WRITTEN_BY_HAND if file.parent.name != "experiment"]
+# What a choice needs beside it.
+COMPANIONS = {"data=own": ["data.path=rows.jsonl"], "sampler=gp": ["scheduler=full"]}
+
+
+def choices() -> list[str]:
+    return [f"{group}={name}" for group, names in groups(ROOT).items() for name in names]
+
+
+@pytest.mark.parametrize("choice", choices())
+def test_each_file_composes(choice: str, tmp_path: Path) -> None:
+    alone = choice.startswith(("experiment", "best"))
+    overrides = [f"+{choice}"] if alone else ["+experiment=smoke", choice]
+    if choice.startswith("best"):
+        overrides.append("+experiment=smoke")
+    config = compose([*overrides, *COMPANIONS.get(choice, [])], working_directory=tmp_path)
+    config.sampler.build(seed=0)
+    config.scheduler.build()
+    config.model.build()
+
+
+def test_no_file_is_left_out() -> None:
+    assert len(choices()) == len(FILES) - 1, "conf/config.yaml and the files of groups"
+    assert len(WRITTEN_BY_HAND) == 24
+
+
+@pytest.mark.parametrize("file", WRITTEN_BY_HAND, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_each_file_says_what_it_is_for(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    if file.parent.name == "experiment":
+        assert lines.pop(0) == "# @package _global_"
+    assert re.fullmatch(r"# [A-Z].*[.:]", lines[0])
+    assert lines[1] == ""
+
+
+@pytest.mark.parametrize("file", DEFAULTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_each_default_is_explained(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for before, line in pairwise(lines):
+        key = re.match(r"\s*(\w+): *\S", line)
+        if key and key[1] != "_target_":
+            assert before.strip().startswith("#"), f"{key[1]} has no comment"
+
+
+def test_each_experiment_names_itself_as_its_file(tmp_path: Path) -> None:
+    for name in groups(ROOT)["experiment"]:
+        assert compose([f"+experiment={name}"], working_directory=tmp_path).experiment == name
+
+
+def test_the_working_directory_may_be_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert compose(["+experiment=smoke"]).experiment == "smoke"
