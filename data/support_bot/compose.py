@@ -153,7 +153,10 @@ class Writer:
     def prompt(self, question: str, scene: Scene, *, stories: int = 0) -> tuple[str, frozenset[str]]:
         """The customer's message, and the slots it names."""
         if scene.voice == "terse":
-            templates = [*self.phrase("open.social", share=0.25 if scene.channel == "social" else 0.0), question]
+            templates = [
+                *self.phrase("open.social", share=0.25 if scene.channel == "social" else 0.0),
+                question,
+            ]
         else:
             templates = self.body(question, scene, stories=stories)
         named = frozenset().union(*map(placeholders, templates))
@@ -181,7 +184,9 @@ class Writer:
         line = self.deal(scene.intent.lines.get(key) or self.phrasings[key])
         return [line] if line else []
 
-    def reply(self, scene: Scene, statements: Sequence[str], *, named: frozenset[str], follows: bool = False) -> str:
+    def reply(
+        self, scene: Scene, statements: Sequence[str], *, named: frozenset[str], follows: bool = False
+    ) -> str:
         """The retailer's answer around `statements`; one that `follows` in a talk skips the courtesies."""
         values = {**scene.values, "pointer": self.phrase("pointer")[0]}
         start = [] if follows else self.warm_up(scene, named=named)
@@ -192,7 +197,9 @@ class Writer:
         if scene.channel != "email" or follows:
             return text
         greeting = self.phrase(f"replygreet.{scene.voice}", share=0.7 if "name" in named else 0.0)
-        return "\n".join([*(line.format(**values) for line in greeting), text, *self.phrase("replysign", share=0.4)])
+        return "\n".join(
+            [*(line.format(**values) for line in greeting), text, *self.phrase("replysign", share=0.4)]
+        )
 
 
 def conversation(turns: Sequence[str], scene: Scene) -> Conversation:
@@ -233,7 +240,9 @@ def several(writer: Writer, scene: Scene, other: Scene) -> Conversation | None:
     required = (*both.required, *required_entries(other.fact, other.case))
     if len(required) > 3:
         return None
-    return replace(both, required=required, forbidden=(*both.forbidden, *forbidden_entries(other.fact, other.case)))
+    return replace(
+        both, required=required, forbidden=(*both.forbidden, *forbidden_entries(other.fact, other.case))
+    )
 
 
 def clarified(writer: Writer, scene: Scene, other_case: Mapping[str, str] | None) -> Conversation | None:

@@ -114,7 +114,9 @@ def check_fact(fact: Fact) -> None:
     """Raises CorpusError if a fact lacks wordings, or asks about a context without naming it."""
     short = [style for style in STYLES_WRITTEN if not fact.lines.get(style)]
     if short or len(fact.lines.get("answer", ())) < 4:
-        raise CorpusError(f"fact {fact.id}: needs 4 `answer` lines and a line for each of {short or 'no style'}.")
+        raise CorpusError(
+            f"fact {fact.id}: needs 4 `answer` lines and a line for each of {short or 'no style'}."
+        )
     if fact.slot is None:
         return
     for style in STYLES_WRITTEN:

@@ -25,7 +25,7 @@ ATTEMPTS = 60
 TOO_SIMILAR = 0.7
 STYLE_DECK = ("formal",) * 22 + ("casual",) * 26 + ("terse",) * 15 + ("angry",) * 18 + ("misspelt",) * 19
 SHAPES = ("single", "long", "several", "talk")
-SHAPE_WEIGHTS = (0.79, 0.035, 0.045, 0.13)
+SHAPE_WEIGHTS = (0.73, 0.035, 0.065, 0.17)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def similarity(left: frozenset[str], right: frozenset[str]) -> float:
 
 
 def rows_by_fact(intent: Intent) -> list[Fact]:
-    """The facts of `intent`, each as often as it gets rows; a fact with contexts counts half as much again."""
+    """The facts of `intent`, each as often as it gets rows; one with contexts half as often again."""
     weights = [3 if fact.depends_on_context else 2 for fact in intent.facts]
     counts = [round(ROWS_PER_INTENT * weight / sum(weights)) for weight in weights]
     return [fact for fact, count in zip(intent.facts, counts, strict=True) for _ in range(count)]
@@ -81,19 +81,25 @@ def talk_of_turns(writer: Writer, scene: Scene) -> Conversation | None:
     loose = [fact for fact in scene.intent.facts if "follow" in fact.lines and fact is not scene.fact]
     if not loose:
         return None
-    return followed_up(writer, scene, writer.rng.sample(loose, 2 if len(loose) > 1 and writer.chance(0.3) else 1))
+    return followed_up(
+        writer, scene, writer.rng.sample(loose, 2 if len(loose) > 1 and writer.chance(0.3) else 1)
+    )
 
 
 def other_topic(writer: Writer, scene: Scene, intents: Sequence[Intent]) -> Scene:
     """The same customer with a question from another intent."""
-    intent = writer.rng.choice([intent for intent in intents if intent.id not in (scene.intent.id, OUT_OF_SCOPE)])
+    intent = writer.rng.choice(
+        [intent for intent in intents if intent.id not in (scene.intent.id, OUT_OF_SCOPE)]
+    )
     fact = writer.rng.choice(intent.facts)
     other = draw_scene(writer, intent, fact, scene.voice)
     shared = {name: scene.values[name] for name in ("town", "order", "date", "name")}
     return replace(other, values={**other.values, **shared})
 
 
-def compose_row(writer: Writer, fact: Fact, intent: Intent, intents: Sequence[Intent], style: str) -> Row | None:
+def compose_row(
+    writer: Writer, fact: Fact, intent: Intent, intents: Sequence[Intent], style: str
+) -> Row | None:
     """One try at a row; None where the drawn parts don't fit together."""
     shape = writer.rng.choices(SHAPES, SHAPE_WEIGHTS)[0]
     if intent.id == OUT_OF_SCOPE and shape != "long":
@@ -110,7 +116,9 @@ def compose_row(writer: Writer, fact: Fact, intent: Intent, intents: Sequence[In
     return Row(scene, talk) if talk is not None and talk.is_sound else None
 
 
-def fresh_rows(writer: Writer, intent: Intent, intents: Sequence[Intent], styles: Iterator[str]) -> Iterator[Row]:
+def fresh_rows(
+    writer: Writer, intent: Intent, intents: Sequence[Intent], styles: Iterator[str]
+) -> Iterator[Row]:
     """Rows of `intent`, none too similar to an earlier one and no answer given twice."""
     seen: list[frozenset[str]] = []
     answers: set[str] = set()

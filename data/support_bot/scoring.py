@@ -41,7 +41,9 @@ def check_answers(fact: Fact) -> None:
         for line in fact.lines["answer"]:
             text = line.format_map(Lenient(case))
             if fact.intent != "out_of_scope" and not is_right(text, required=required, forbidden=forbidden):
-                raise CorpusError(f"fact {fact.id}: {text!r} breaks required={required} or forbidden={forbidden}.")
+                raise CorpusError(
+                    f"fact {fact.id}: {text!r} breaks required={required} or forbidden={forbidden}."
+                )
 
 
 class Lenient(dict[str, str]):

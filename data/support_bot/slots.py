@@ -7,34 +7,38 @@ from collections.abc import Mapping
 
 ITEMS: Mapping[str, tuple[str, ...]] = {
     "general": (
-        "camping kettle", "two-person tent", "down jacket", "pair of hiking boots", "headlamp", "rain poncho",
-        "folding chair", "cool box", "hammock", "merino shirt", "fleece jumper", "travel towel",
-        "45-litre backpack", "day pack", "camping stove", "water filter", "thermos flask", "lantern",
-        "sleeping mat", "sleeping bag", "trekking pole", "bike pannier", "dry bag", "pocket knife",
-        "enamel mug", "picnic blanket", "garden hose", "bird feeder", "fire bowl", "cast-iron pan",
-        "wool blanket", "rain jacket", "softshell vest", "sun hat", "beanie", "pair of gloves", "climbing rope",
-        "harness", "first-aid kit", "compass", "child carrier", "kids' rain suit", "bivvy bag", "tarp",
-        "windbreak", "folding table", "water bottle", "cargo bike cover", "planter", "watering can",
-        "door mat", "storm lighter", "pair of gaiters", "neck warmer", "belt bag", "camp pillow",
+        "camping kettle", "two-person tent", "down jacket", "pair of hiking boots", "headlamp",
+        "rain poncho", "folding chair", "cool box", "hammock", "merino shirt", "fleece jumper",
+        "travel towel", "45-litre backpack", "day pack", "camping stove", "water filter", "thermos flask",
+        "lantern", "sleeping mat", "sleeping bag", "trekking pole", "bike pannier", "dry bag",
+        "pocket knife", "enamel mug", "picnic blanket", "garden hose", "bird feeder", "fire bowl",
+        "cast-iron pan", "wool blanket", "rain jacket", "softshell vest", "sun hat", "beanie",
+        "pair of gloves", "climbing rope", "harness", "first-aid kit", "compass", "child carrier",
+        "kids' rain suit", "bivvy bag", "tarp", "windbreak", "folding table", "water bottle",
+        "cargo bike cover", "planter", "watering can", "door mat", "storm lighter", "pair of gaiters",
+        "neck warmer", "belt bag", "camp pillow",
     ),
     "footwear": (
         "pair of hiking boots", "pair of trail shoes", "pair of rubber boots", "pair of hut slippers",
-        "pair of climbing shoes", "pair of winter boots", "pair of trekking sandals", "pair of approach shoes",
+        "pair of climbing shoes", "pair of winter boots", "pair of trekking sandals",
+        "pair of approach shoes",
     ),
     "wearable": (
-        "down jacket", "merino shirt", "fleece jumper", "rain jacket", "softshell vest", "sun hat", "pair of gloves",
-        "pair of hiking boots", "pair of trail shoes", "windproof jacket", "pair of walking trousers", "wool cardigan",
-        "kids' rain suit", "cycling cape", "pair of thermal leggings", "belt",
+        "down jacket", "merino shirt", "fleece jumper", "rain jacket", "softshell vest", "sun hat",
+        "pair of gloves", "pair of hiking boots", "pair of trail shoes", "windproof jacket",
+        "pair of walking trousers", "wool cardigan", "kids' rain suit", "cycling cape",
+        "pair of thermal leggings", "belt",
     ),
     "hard": (
-        "camping kettle", "headlamp", "folding chair", "cool box", "camping stove", "thermos flask", "lantern",
-        "trekking pole", "cast-iron pan", "enamel mug", "fire bowl", "bird feeder", "watering can", "folding table",
-        "water filter", "planter", "camping lamp", "oil lamp", "toboggan", "solar panel",
+        "camping kettle", "headlamp", "folding chair", "cool box", "camping stove", "thermos flask",
+        "lantern", "trekking pole", "cast-iron pan", "enamel mug", "fire bowl", "bird feeder",
+        "watering can", "folding table", "water filter", "planter", "camping lamp", "oil lamp", "toboggan",
+        "solar panel",
     ),
     "technical": (
-        "two-person tent", "45-litre backpack", "camping stove", "headlamp", "trekking pole", "folding chair",
-        "child carrier", "water filter", "cool box", "bike pannier", "sleeping mat", "family tent", "harness",
-        "folding table", "storm lighter", "lantern", "roof box", "espresso pot",
+        "two-person tent", "45-litre backpack", "camping stove", "headlamp", "trekking pole",
+        "folding chair", "child carrier", "water filter", "cool box", "bike pannier", "sleeping mat",
+        "family tent", "harness", "folding table", "storm lighter", "lantern", "roof box", "espresso pot",
     ),
     "bulky": (
         "family tent", "kayak", "garden bench", "roof box", "log store", "camping cupboard", "bike trailer",
@@ -42,16 +46,18 @@ ITEMS: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 TOWNS = (
-    "Ghent", "Freiburg", "Graz", "Lyon", "Turku", "Bergen", "Aarhus", "Utrecht", "Girona", "Trento", "Galway",
-    "Innsbruck", "Leuven", "Malmö", "Annecy", "Ulm", "Bilbao", "Porto", "Maribor", "Brno", "Kassel", "Bremen",
+    "Ghent", "Freiburg", "Graz", "Lyon", "Turku", "Bergen", "Aarhus", "Utrecht", "Girona", "Trento",
+    "Galway", "Innsbruck", "Leuven", "Malmö", "Annecy", "Ulm", "Bilbao", "Porto", "Maribor", "Brno",
+    "Kassel", "Bremen",
 )  # fmt: skip
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
     "November", "December",
 )  # fmt: skip
 FIRST_NAMES = (
-    "Marta", "Jonas", "Elif", "Henrik", "Sofia", "Tomasz", "Ingrid", "Paolo", "Aoife", "Luc", "Katrin", "Emre",
-    "Noor", "Pieter", "Beatriz", "Oskar", "Hanna", "Dario", "Maeve", "Stefan", "Yara", "Milan", "Linnea", "Hugo",
+    "Marta", "Jonas", "Elif", "Henrik", "Sofia", "Tomasz", "Ingrid", "Paolo", "Aoife", "Luc", "Katrin",
+    "Emre", "Noor", "Pieter", "Beatriz", "Oskar", "Hanna", "Dario", "Maeve", "Stefan", "Yara", "Milan",
+    "Linnea", "Hugo",
 )  # fmt: skip
 LAST_NAMES = (
     "Lindqvist", "Okafor", "Brandt", "Moreau", "Kovac", "Ferrante", "Doyle", "Haaland", "Wouters", "Nowak",

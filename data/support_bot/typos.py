@@ -11,11 +11,13 @@ SOUNDS_LIKE = {
     "exchange": "exchnage", "warranty": "waranty", "invoice": "invoise", "voucher": "vaucher",
     "possible": "possibel", "business": "buisness", "receipt": "reciept", "parcel": "parsel",
     "tracking": "traking", "account": "acount", "password": "pasword", "newsletter": "newslettr",
-    "minimum": "minimun", "weekend": "weeknd", "jacket": "jaket", "sleeping": "sleping", "tomorrow": "tommorow",
+    "minimum": "minimun", "weekend": "weeknd", "jacket": "jaket",
+    "sleeping": "sleping", "tomorrow": "tommorow",
     "which": "wich", "there": "their", "your": "youre", "you're": "your", "please": "pls", "thanks": "thx",
     "though": "tho", "really": "realy", "until": "untill", "cancel": "cancle",
     "colour": "color", "friend": "freind", "separate": "seperate", "piece": "peice", "what's": "whats",
     "before": "befor", "should": "shoud", "would": "wuold", "long": "logn", "how": "hwo", "the": "teh",
+    "count": "coutn", "shirt": "shrit", "public": "pubilc", "thing": "thign",
 }  # fmt: skip
 NEIGHBOURS = {
     "a": "s", "e": "w", "i": "o", "o": "p", "u": "z", "s": "d", "t": "r", "n": "m", "r": "t", "l": "k",

@@ -33,6 +33,11 @@ class Assembly:
     folder: Path
 
     @property
+    def checkpoints(self) -> Path:
+        """Where engines keep them, by trial id and examples seen."""
+        return self.folder.resolve() / "checkpoints"
+
+    @property
     def model_description(self) -> Mapping[str, object]:
         """The base model as a best config stores it."""
         return describe(self.model)
@@ -55,15 +60,20 @@ class Assembly:
         }
 
 
-def assemble(config: Config) -> Assembly:
-    """Load and split the data, describe the model, prepare the backend; no model is loaded yet."""
+def assemble(config: Config, *, model: ModelSource | None = None) -> Assembly:
+    """Load and split the data, describe the model, prepare the backend; no model is loaded yet.
+
+    model: in place of the configured one.
+    """
     data = split(load(config.data), config.data.split, seed=config.seed)
-    model: ModelSource = config.model.build()
+    source: ModelSource = model or config.model.build()
     folder = Path(config.output)
-    inputs = Inputs(model=model, data=data, max_tokens=config.data.max_tokens, folder=folder / "checkpoints")
+    inputs = Inputs(
+        model=source, data=data, max_tokens=config.data.max_tokens, folder=folder.resolve() / "checkpoints"
+    )
     make_engine = functools.partial(config.engine.build, inputs=inputs)
     backend: Backend = config.backend.build(make_engine=make_engine)
-    return Assembly(config=config, data=data, model=model, backend=backend, folder=folder)
+    return Assembly(config=config, data=data, model=source, backend=backend, folder=folder)
 
 
 @contextmanager
@@ -79,8 +89,8 @@ def only_driver(folder: Path) -> Iterator[None]:
         except OSError as error:
             lock.seek(0)
             raise StudyError(
-                f"{folder} is in use by {lock.read().strip() or 'another process'}. Wait for it, stop it, or start "
-                "under another name (name=...)."
+                f"{folder} is in use by {lock.read().strip() or 'another process'}. Wait for it, stop it, or "
+                "start under another name (name=...)."
             ) from error
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")

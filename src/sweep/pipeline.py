@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shlex
 import time
@@ -12,10 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from sweep.analysis.axes import title
 from sweep.assembly import Assembly, assemble, git_commit, only_driver
 from sweep.commands import interruptible
 from sweep.config import Config, dump
-from sweep.evaluation.compare import loss_score
 from sweep.reporting.live import Scoreboard, duration, parameters_of
 from sweep.search.loop import run_jobs, search
 from sweep.search.storage import open_storage
@@ -24,7 +23,7 @@ from sweep.stages.analyse import Analysis, analyse
 from sweep.stages.confirm import Confirmation, confirm
 from sweep.stages.publish import Published, publish
 from sweep.tracking.mlflow import SweepRecord, Tracker
-from sweep.types import SPLITS, BestConfig, Job, Report, Score, Standing, Trial, View
+from sweep.types import SPLITS, BestConfig, Job, Score, Standing, Trial, View
 
 # Of the minutes given; the rest is for what follows the search.
 _SEARCH_SHARE = 0.8
@@ -151,7 +150,9 @@ class Pipeline:
         config, best, defaults = self._config, study.best, study.standing("0")
         if best is None:
             reasons = {s.reason.splitlines()[0] for s in study.standings if s.reason}
-            self._stage("result", "no trial came to its end: " + ("; ".join(sorted(reasons)) or "no reason known"))
+            self._stage(
+                "result", "no trial came to its end: " + ("; ".join(sorted(reasons)) or "no reason known")
+            )
             return
         reference = defaults if defaults.state == "complete" else best
         confirmation = confirm(
@@ -221,8 +222,10 @@ class Pipeline:
         self._more(f"difference {difference.value:+.4f} (95%: {interval}); {confirmation.verdict.message}")
 
     def _tell_analysis(self, analysis: Analysis) -> None:
+        table = analysis.importances
         shares = ", ".join(
-            f"{row.parameter.replace('_', ' ')} {row.total:.0%}" for row in analysis.importances.itertuples()
+            f"{title(name)} {share:.0%}"
+            for name, share in zip(table["parameter"], table["total"], strict=True)
         )
         self._stage("analyse", f"share of the loss's variance: {shares}" if shares else "no shares yet")
         for reading in analysis.readings:
@@ -254,7 +257,9 @@ class Pipeline:
         self._console.print(table)
         self._console.print()
         name = shlex.quote(self._config.experiment)
-        given = next((o for o in self._config.overrides if o.startswith("+experiment=")), "+experiment=" + name)
+        given = next(
+            (o for o in self._config.overrides if o.startswith("+experiment=")), "+experiment=" + name
+        )
         self._say(f"done in {duration(time.monotonic() - self._begun)}")
         self._say(f"look   {tracker.ui_command()}")
         self._say(f"next   python -m sweep.train {given} +best={published.path.stem}")

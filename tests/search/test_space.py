@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from sweep.errors import ConfigError, SpaceError
 from sweep.search.ranges import validate_recipe
@@ -42,12 +42,21 @@ EVERY_FORM: dict[str, dict[str, object]] = {
 }
 
 
-def draw(space: Space, values: dict[str, Any], defaults: Recipe = DEFAULTS) -> Recipe:
-    return space.drawn(lambda name, distribution: values[name], defaults)
+def draw(space: Space, codes: dict[str, Any], defaults: Recipe = DEFAULTS) -> Recipe:
+    return space.drawn(lambda name, distribution: codes[name], defaults)
 
 
-def suggest(space: Space, trial: optuna.Trial) -> Recipe:
-    return space.drawn(trial._suggest, DEFAULTS)
+def random_draw(space: Space, seed: int) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe, and what Optuna stores of it."""
+    sampler, study = optuna.samplers.RandomSampler(seed=seed), optuna.create_study()
+    trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
+    codes: dict[str, Any] = {}
+
+    def value(name: str, distribution: BaseDistribution) -> Any:
+        codes[name] = sampler.sample_independent(study, trial, name, distribution)
+        return codes[name]
+
+    return space.drawn(value, DEFAULTS), codes
 
 
 @pytest.mark.parametrize(
@@ -86,29 +95,29 @@ def test_numeric_choices_are_ordered_whatever_order_they_are_written_in() -> Non
 
 
 def test_values_have_the_types_of_the_recipe() -> None:
+    kinds = {"learning_rate": float, "lora_alpha": float, "lora_rank": int, "rslora": bool}
     space = Space.from_mapping(EVERY_FORM)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for _ in range(20):
-        recipe = suggest(space, study.ask())
+    for seed in range(20):
+        recipe, _ = random_draw(space, seed)
         validate_recipe(recipe)
-        for field, kind in {
-            "learning_rate": float,
-            "lora_alpha": float,
-            "lora_rank": int,
-            "rslora": bool,
-        }.items():
-            assert type(getattr(recipe, field)) is kind
+        assert {field: type(getattr(recipe, field)) for field in kinds} == kinds
         assert recipe.target_modules in ("all-linear", ("q_proj", "v_proj"))
 
 
 def test_what_is_encoded_decodes_to_the_same_recipe() -> None:
     space = Space.from_mapping(EVERY_FORM)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    for _ in range(50):
-        trial = study.ask()
-        recipe = suggest(space, trial)
-        assert space.encode(recipe) == trial.params
-        assert space.decode(trial.params, DEFAULTS) == recipe
+    for seed in range(50):
+        recipe, codes = random_draw(space, seed)
+        assert space.encode(recipe) == codes
+        assert space.decode(codes, DEFAULTS) == recipe
+
+
+def test_optuna_takes_the_recipes_own_values_as_trial_0() -> None:
+    space = Space.from_mapping(EVERY_FORM)
+    study = optuna.create_study()
+    study.enqueue_trial(space.encode(DEFAULTS))
+    trial = study.ask({**space.distributions()})
+    assert space.decode(trial.params, DEFAULTS) == DEFAULTS
 
 
 def test_the_spelled_out_form_reads_back_as_the_same_space() -> None:

@@ -244,7 +244,7 @@ def test_the_first_adapter_is_champion_and_the_next_a_challenger(tracking: Track
     second = register(tracking, adapter, "bot", new_run(tracking))
     assert (second.version, second.alias) == (2, "challenger")
     promote(tracking, "bot", 2)
-    assert connect(tracking.uri).get_registered_model("bot").aliases == {"champion": "2"}
+    assert connect(tracking.uri).get_registered_model("bot").aliases == {"champion": 2}
     asked = register(tracking, adapter, "careful", new_run(tracking), alias="challenger")
     assert asked.alias == "challenger"
 
@@ -295,7 +295,7 @@ def test_what_is_not_registered_is_answered_with_what_is(tracking: Tracking, ada
     with pytest.raises(ConfigError, match=r"registered without a best\.yaml"):
         load_best("models:/known/1", tracking)
     with pytest.raises(ConfigError, match=r"must be models:/<name>/<version>"):
-        load_best("models:/../1", tracking)
+        load_best("models:/known/../1", tracking)
     with pytest.raises(ConfigError, match=r"not found"):
         register(tracking, adapter, "known", "0" * 32)
 

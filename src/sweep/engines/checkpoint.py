@@ -66,7 +66,9 @@ def export_adapter(folder: Path, target: Path) -> Path:
     """
     verified(folder)
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
-        raise CheckpointError(f"{folder} holds no adapter: {missing[0]} is missing. Use an engine that trains one.")
+        raise CheckpointError(
+            f"{folder} holds no adapter: {missing[0]} is missing. Use an engine that trains one."
+        )
     with writing(target) as aside:
         for name in ADAPTER_FILES:
             shutil.copy2(folder / name, aside / name)

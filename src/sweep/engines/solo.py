@@ -214,13 +214,12 @@ class _Segment(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         return _From(self.start_position, len(cast(_Positions, self.train_dataset)))
 
-
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         # Trainer restores the random state before it makes the data iterator, which draws from it.
         if self.checkpoint is not None:
             self._load_rng_state(self.checkpoint)
             self.checkpoint = None
-        return cast(torch.Tensor, super().training_step(*arguments, **keywords))
+        return super().training_step(*arguments, **keywords)
 
 
 class _From(Sampler[int]):

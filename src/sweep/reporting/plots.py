@@ -91,7 +91,7 @@ def interaction_figure(interactions: pd.DataFrame, importances: pd.DataFrame) ->
     )
     side = 84 * max(len(names), 2)
     _dress(figure, "How the parameters act on each other", height=side + 150, top=56)
-    figure.update_layout(width=max(720, side * 1.25 + 160), annotations=notes)
+    figure.update_layout(width=max(860, side * 1.25 + 160), annotations=notes)
     figure.update_xaxes(
         showgrid=False,
         tickangle=-30,

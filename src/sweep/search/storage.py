@@ -18,7 +18,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sweep.errors import StudyError
 
-
 UNSTORED = -1
 
 

@@ -27,8 +27,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.errors import StudyError
 from sweep.evaluation.compare import loss_score
-from sweep.search.scheduler import Advance, Scheduler
 from sweep.search.draw import Draw
+from sweep.search.scheduler import Advance, Scheduler
 from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned
 from sweep.types import (

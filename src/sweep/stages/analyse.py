@@ -54,6 +54,6 @@ def analyse(standings: Sequence[Standing], space: Space, tracker: Tracker, *, se
 
 
 def _metrics(importance: pd.DataFrame, pairs: pd.DataFrame, r_squared: float) -> dict[str, float]:
-    mains = {f"importance/{row.parameter}": row.total for row in importance.itertuples()}
-    shares = {f"interaction/{row.first}-{row.second}": row.share for row in pairs.itertuples()}
+    mains = {f"importance/{row['parameter']}": row["total"] for row in importance.to_dict("records")}
+    shares = {f"interaction/{row['first']}-{row['second']}": row["share"] for row in pairs.to_dict("records")}
     return {**mains, **shares, "analysis/r_squared": r_squared}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,4 +105,4 @@ def _write(jobs: list[Job], rows: Mapping[str, tuple[RowLoss, ...]], record: Pat
     record.parent.mkdir(parents=True, exist_ok=True)
     aside = record.with_suffix(".tmp")
     aside.write_text(json.dumps({"key": _key(jobs), "rows": rows}))
-    os.replace(aside, record)
+    aside.replace(record)

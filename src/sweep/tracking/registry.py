@@ -166,7 +166,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Only double quotes escape; in single ones PyYAML loses some line breaks.
     style = "'" if _NUMBER_LIKE.match(text) else None
+    style = style if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text.replace("${", "\\${"), style=style)
 
 
@@ -243,7 +245,7 @@ def _load(path: Path) -> Any:
 
 def _plain(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _plain(value) for key, value in node.items()}
+        return {_plain(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(value) for value in node]
     return node.replace("\\${", "${") if isinstance(node, str) else node
