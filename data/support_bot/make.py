@@ -2,7 +2,7 @@
 
     python data/support_bot/make.py [target.jsonl]
 
-Standard library only. The text is in `corpus/`, what a row may look like in `compose.py`.
+Standard library only. The text is in `corpus/`, how rows come about in `compose.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compose import Conversation, Scene, Writer, clarified, compared, draw_scene, followed_up, several, single
+from compose import Conversation, clarified, compared, followed_up, several, single
 from corpus import OUT_OF_SCOPE, Fact, Intent, collect, read_intents, read_lines
+from scene import Scene, draw_scene
 from scoring import check_answers
+from writer import Writer
 
 HERE = Path(__file__).parent
 SEED = 20_260
@@ -25,7 +27,7 @@ ATTEMPTS = 60
 TOO_SIMILAR = 0.7
 STYLE_DECK = ("formal",) * 22 + ("casual",) * 26 + ("terse",) * 15 + ("angry",) * 18 + ("misspelt",) * 19
 SHAPES = ("single", "long", "several", "talk")
-SHAPE_WEIGHTS = (0.73, 0.035, 0.065, 0.17)
+SHAPE_WEIGHTS = (0.755, 0.035, 0.065, 0.145)
 
 
 @dataclass(frozen=True)
@@ -76,48 +78,44 @@ def talk_of_turns(writer: Writer, scene: Scene) -> Conversation | None:
     if scene.fact.depends_on_context:
         other = writer.rng.choice([case for case in scene.fact.cases if case is not scene.case])
         if writer.chance(0.4):
-            return compared(writer, scene, other)
-        return clarified(writer, scene, other if writer.chance(0.35) else None)
+            return compared(writer, scene, other_case=other)
+        return clarified(writer, scene, other_case=other if writer.chance(0.35) else None)
     loose = [fact for fact in scene.intent.facts if "follow" in fact.lines and fact is not scene.fact]
     if not loose:
         return None
-    return followed_up(
-        writer, scene, writer.rng.sample(loose, 2 if len(loose) > 1 and writer.chance(0.3) else 1)
-    )
+    count = 2 if len(loose) > 1 and writer.chance(0.3) else 1
+    return followed_up(writer, scene, later=writer.rng.sample(loose, count))
 
 
-def other_topic(writer: Writer, scene: Scene, intents: Sequence[Intent]) -> Scene:
+def other_topic(rng: random.Random, scene: Scene, *, intents: Sequence[Intent]) -> Scene:
     """The same customer with a question from another intent."""
-    intent = writer.rng.choice(
-        [intent for intent in intents if intent.id not in (scene.intent.id, OUT_OF_SCOPE)]
-    )
-    fact = writer.rng.choice(intent.facts)
-    other = draw_scene(writer, intent, fact, scene.voice)
+    intent = rng.choice([intent for intent in intents if intent.id not in (scene.intent.id, OUT_OF_SCOPE)])
+    other = draw_scene(rng, rng.choice(intent.facts), intent=intent, style=scene.voice)
     shared = {name: scene.values[name] for name in ("town", "order", "date", "name")}
     return replace(other, values={**other.values, **shared})
 
 
 def compose_row(
-    writer: Writer, fact: Fact, intent: Intent, intents: Sequence[Intent], style: str
+    writer: Writer, fact: Fact, *, intent: Intent, intents: Sequence[Intent], style: str
 ) -> Row | None:
     """One try at a row; None where the drawn parts don't fit together."""
     shape = writer.rng.choices(SHAPES, SHAPE_WEIGHTS)[0]
     if intent.id == OUT_OF_SCOPE and shape != "long":
         shape = "single"
-    scene = draw_scene(writer, intent, fact, style)
+    scene = draw_scene(writer.rng, fact, intent=intent, style=style)
     if shape in ("long", "several") and scene.voice == "terse":
         shape = "single"
     talk = {
         "single": lambda: single(writer, scene),
         "long": lambda: single(writer, scene, stories=2),
-        "several": lambda: several(writer, scene, other_topic(writer, scene, intents)),
+        "several": lambda: several(writer, scene, other=other_topic(writer.rng, scene, intents=intents)),
         "talk": lambda: talk_of_turns(writer, scene),
     }[shape]()
     return Row(scene, talk) if talk is not None and talk.is_sound else None
 
 
 def fresh_rows(
-    writer: Writer, intent: Intent, intents: Sequence[Intent], styles: Iterator[str]
+    writer: Writer, intent: Intent, *, intents: Sequence[Intent], styles: Iterator[str]
 ) -> Iterator[Row]:
     """Rows of `intent`, none too similar to an earlier one and no answer given twice."""
     seen: list[frozenset[str]] = []
@@ -125,7 +123,7 @@ def fresh_rows(
     for fact in rows_by_fact(intent):
         style = next(styles)
         for _ in range(ATTEMPTS):
-            row = compose_row(writer, fact, intent, intents, style)
+            row = compose_row(writer, fact, intent=intent, intents=intents, style=style)
             if row is None or row.talk.answer in answers:
                 continue
             runs = shingles(f"{row.talk.prompt}\n{row.talk.answer}")
@@ -152,7 +150,7 @@ def all_rows(seed: int) -> list[Row]:
         for fact in intent.facts:
             check_answers(fact)
     styles = deal_styles(rng)
-    rows = [row for intent in intents for row in fresh_rows(writer, intent, intents, styles)]
+    rows = [row for intent in intents for row in fresh_rows(writer, intent, intents=intents, styles=styles)]
     rng.shuffle(rows)
     return rows
 

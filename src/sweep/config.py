@@ -18,7 +18,7 @@ from sweep.targets import Target, read_target
 from sweep.types import Backend, Engine, Recipe
 
 if TYPE_CHECKING:
-    from sweep.data.load import DataSource
+    from sweep.data.source import DataSource
     from sweep.search.space import Space
     from sweep.tracking.mlflow import Tracking
 
@@ -97,7 +97,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     """
     from optuna.samplers import BaseSampler
 
-    from sweep.data.load import DataSource
+    from sweep.data.source import DataSource
     from sweep.engines.model import ModelSource
     from sweep.search.ranges import validate_recipe
     from sweep.search.scheduler import Scheduler

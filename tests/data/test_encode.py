@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sweep.data.encode import IGNORED, encode, prompt_text
-from sweep.data.load import Example, Message, Role
+from sweep.data.example import Example, Message, Role
 from sweep.errors import DataError, ModelError
 
 CHATML = (

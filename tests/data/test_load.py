@@ -11,8 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sweep.data.load import DataSource, Message, SplitShares, load, packaged_root
+from sweep.data.example import Message
+from sweep.data.load import load
+from sweep.data.source import DataSource, SplitShares
 from sweep.errors import DataError
+from sweep.paths import packaged_root
 
 SHARES = SplitShares(train=0.7, validation=0.1, confirm=0.08, test=0.08, golden=0.04, group_similarity=0.8)
 ROWS = [
@@ -161,7 +164,7 @@ def test_relative_paths_are_tried_here_and_then_where_the_product_lies(
     for folder in (here, product):
         folder.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr("sweep.data.load.packaged_root", lambda: product)
+    monkeypatch.setattr("sweep.data.rows.packaged_root", lambda: product)
     jsonl(product, ROWS)
     assert len(load(source("rows.jsonl"))) == 3
     jsonl(here, ROWS[:1])

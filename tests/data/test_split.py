@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sweep.data.load import Example, Message, SplitShares
+from sweep.data.example import Example, Message
+from sweep.data.source import SplitShares
 from sweep.data.split import MIN_ROWS, DataSet, near_identical, normalised, split
 from sweep.errors import DataError
 from sweep.types import SPLITS

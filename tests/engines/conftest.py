@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sweep.data.load import Example, Message
+from sweep.data.example import Example, Message
 from sweep.data.split import DataSet
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import RandomLlama
@@ -65,7 +65,9 @@ def recipe(**changes: Any) -> Recipe:
     )
 
 
-def job(start: int = 0, stop: int = 48, *, checkpoint: str | None = None, trial: str = "0", **changes: Any) -> Job:
+def job(
+    start: int = 0, stop: int = 48, *, checkpoint: str | None = None, trial: str = "0", **changes: Any
+) -> Job:
     return Job(
         id=f"{trial}@{stop}",
         attempt=0,

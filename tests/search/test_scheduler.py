@@ -15,7 +15,9 @@ from .conftest import DEFAULTS
 
 def standing(number: int, values: dict[int, float], state: TrialState = "paused") -> Standing:
     reports = tuple(
-        Report(job="", trial=str(number), attempt=0, examples_seen=rung, state="reached", validation_loss=loss)
+        Report(
+            job="", trial=str(number), attempt=0, examples_seen=rung, state="reached", validation_loss=loss
+        )
         for rung, loss in values.items()
     )
     trial = Trial(id=str(number), number=number, recipe=DEFAULTS, seed=0, base="none")
@@ -82,7 +84,9 @@ def test_asha_prefers_the_highest_rung() -> None:
     "scheduler", [Asha(eta=3, rungs=3), Asha(eta=4, rungs=2), TopK(k=3, first_share=0.25), Full()]
 )
 @pytest.mark.parametrize("trials", [1, 2, 5, 40])
-def test_every_schedule_ends_with_the_defaults_and_a_winner_complete(scheduler: Scheduler, trials: int) -> None:
+def test_every_schedule_ends_with_the_defaults_and_a_winner_complete(
+    scheduler: Scheduler, trials: int
+) -> None:
     losses = [random.Random(trials).uniform(1, 3) for _ in range(trials)]
     ladder = scheduler.ladder(288, 8)
     standings = run_all(scheduler, losses, ladder)

@@ -175,9 +175,7 @@ def test_a_trial_that_ends_badly_is_never_ranked_and_stops_nothing(run: Run, rea
     study = open_study()
     job = study.next(Capacity())
     assert isinstance(job, Job)
-    study.record(
-        Report(job=job.id, trial="0", attempt=0, examples_seen=8, state=reason, error="because")
-    )
+    study.record(Report(job=job.id, trial="0", attempt=0, examples_seen=8, state=reason, error="because"))
     standing = study.standing("0")
     assert (standing.state, standing.reason) == (reason, "because")
     run(study)
@@ -283,5 +281,3 @@ def test_nothing_unfinite_reaches_optuna(run: Run) -> None:
     assert frozen.state is TrialState.PRUNED
     assert frozen.values is None or not math.isnan(frozen.values[0])
     assert frozen.constraints == {"diverged": 1.0}
-
-

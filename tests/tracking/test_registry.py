@@ -257,9 +257,12 @@ def test_the_same_adapter_is_registered_once(tracking: Tracking, adapter: Path) 
     assert register(tracking, adapter, "once", run_id).version == 2
 
 
-def test_a_version_is_linked_to_its_run_and_shows_its_metrics(tracking: Tracking, adapter: Path) -> None:
+def test_a_version_is_linked_to_its_run_and_shows_its_metrics(
+    tracking: Tracking, adapter: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     run_id = new_run(tracking)
     register(tracking, adapter, "linked", run_id)
+    assert capfd.readouterr() == ("", "")
     client = connect(tracking.uri)
     run = client.get_run(run_id)
     version = client.get_model_version("linked", "1")

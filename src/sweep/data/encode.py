@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from jinja2 import TemplateError
 
-from sweep.data.load import Example, Message
+from sweep.data.example import Example, Message
 from sweep.errors import DataError, ModelError
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from sweep.data.load import Example, SplitShares
+from sweep.data.example import Example
+from sweep.data.source import SplitShares
 from sweep.errors import DataError
 from sweep.types import SPLITS, Split
 

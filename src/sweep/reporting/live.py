@@ -70,17 +70,15 @@ class Scoreboard:
     def _line(self, report: Report) -> str:
         standing = next(s for s in self._standings() if s.trial.id == report.trial)
         result = f"loss {report.validation_loss:.4f}" if report.validation_loss is not None else report.state
-        parameters = "  ".join(
-            f"{name}={text}" for name, text in parameters_of(standing, self._names).items()
-        )
-        rung = f"{report.examples_seen} examples"
-        return f"  trial {report.trial:>3}  {parameters}  {rung}  {result}  {standing.state}  ·  {self._summary()}"
+        parameters = " ".join(f"{name}={text}" for name, text in parameters_of(standing, self._names).items())
+        outcome = f"{report.examples_seen:>6} examples  {result:<12} {standing.state:<9}"
+        return f"  trial {report.trial:>3} {outcome} {parameters}  |  {self._summary()}"
 
     def _summary(self) -> str:
         seconds = max(time.monotonic() - self._begun, 1e-9)
         best = best_of(self._standings())
-        leader = f"best {lowest(best):.4f} (trial {best.trial.id})  ·  " if best else ""
-        return f"{leader}{self._tokens / seconds:,.0f} tokens/s  ·  {self._time_left(seconds)}"
+        leader = f"best {lowest(best):.4f} (trial {best.trial.id})  |  " if best else ""
+        return f"{leader}{self._tokens / seconds:,.0f} tokens/s  |  {self._time_left(seconds)}"
 
     def _time_left(self, seconds: float) -> str:
         if not self._trained:
