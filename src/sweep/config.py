@@ -108,6 +108,9 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     check_keys(node, _KEYS, "")
     if missing := [key for key in _KEYS if key not in node]:
         raise ConfigError(f"{missing[0]}: was removed, but is needed. Drop the override ~{missing[0]}.")
+    if isinstance(node["best"], Mapping) and "model" in node["best"]:
+        # Merged key by key, two kinds of models would make a third.
+        node["model"] = node["best"]["model"]
     trusted = _trusted(node["trusted_targets"], composition.by_hand)
 
     def target(key: str, kind: type) -> Target:

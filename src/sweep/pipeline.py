@@ -126,12 +126,13 @@ class Pipeline:
         scoring = per_example * len(report.rows) * rungs * study.plan.trials / 2
         seconds = per_example * _TRAINING_COST * max(study.expected_examples - done, 0) + scoring
         limit = study.plan.seconds
-        bound = f", at most {duration(limit - study.seconds_spent)}" if limit else ""
+        left = max(limit - study.seconds_spent, 0) if limit else 0
+        bound = f"; budget.minutes stops it after {duration(left)}" if limit else ""
         went = f"{len(study.standings)} trials done before; " if study.standings else ""
         self._stage(
             "search",
             f"{went}{study.plan.trials} trials over {', '.join(_names(study))}, judged after "
-            f"{', '.join(map(str, study.ladder))} examples; expected {duration(seconds)}{bound}",
+            f"{', '.join(map(str, study.ladder))} examples; about {duration(seconds)} on this machine{bound}",
         )
 
     def _search(self, assembly: Assembly, study: Study, tracker: Tracker) -> None:
@@ -223,10 +224,8 @@ class Pipeline:
 
     def _tell_analysis(self, analysis: Analysis) -> None:
         table = analysis.importances
-        shares = ", ".join(
-            f"{title(name)} {share:.0%}"
-            for name, share in zip(table["parameter"], table["total"], strict=True)
-        )
+        named = zip(table["parameter"], table["total"], strict=True)
+        shares = ", ".join(f"{title(name)} {share:.0%}" for name, share in named)
         self._stage("analyse", f"share of the loss's variance: {shares}" if shares else "no shares yet")
         for reading in analysis.readings:
             self._more(reading)

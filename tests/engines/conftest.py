@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from sweep.data.example import Example, Message
 from sweep.data.split import DataSet
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import RandomLlama
-from sweep.types import Job, Recipe, Trial, View
 
 TINY = RandomLlama(hidden_size=32, layers=2, heads=2, seed=0, dtype="float32")
 
@@ -43,42 +41,3 @@ def inputs(tmp_path: Path) -> Inputs:
         notes=(),
     )
     return Inputs(model=TINY, data=data, max_tokens=96, folder=tmp_path / "checkpoints")
-
-
-def recipe(**changes: Any) -> Recipe:
-    return Recipe(
-        **{
-            "learning_rate": 3e-3,
-            "batch_size": 8,
-            "weight_decay": 0.1,
-            "lora_rank": 4,
-            "lora_alpha": 8.0,
-            "lora_dropout": 0.1,
-            "target_modules": "all-linear",
-            "rslora": False,
-            "warmup_fraction": 0.1,
-            "schedule": "linear",
-            "epochs": 1.0,
-            "max_gradient_norm": 1.0,
-            **changes,
-        }
-    )
-
-
-def job(
-    start: int = 0, stop: int = 48, *, checkpoint: str | None = None, trial: str = "0", **changes: Any
-) -> Job:
-    return Job(
-        id=f"{trial}@{stop}",
-        attempt=0,
-        trial=Trial(id=trial, number=0, recipe=recipe(**changes), seed=7, base=TINY.identity),
-        start=start,
-        stop=stop,
-        horizon=72,
-        checkpoint=checkpoint,
-        train=View("train"),
-        evaluation=View("validation", 16),
-    )
-
-
-MakeJob = Callable[..., Job]

@@ -40,8 +40,12 @@ def test_truncated_missing_and_absent_are_found(written: Path) -> None:
 
 
 def test_an_error_while_writing_leaves_the_older_one(written: Path) -> None:
-    with pytest.raises(OSError, match="disk"), checkpoint.writing(written) as aside:
-        (aside / "weights").write_bytes(b"half")
-        raise OSError("disk full")
+    def write_half() -> None:
+        with checkpoint.writing(written) as aside:
+            (aside / "weights").write_bytes(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk"):
+        write_half()
     assert (checkpoint.verified(written) / "weights").read_bytes() == b"\x00\x01\x02\x03"
     assert [path.name for path in written.parent.iterdir()] == ["96"]

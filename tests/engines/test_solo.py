@@ -22,9 +22,10 @@ from sweep.engines.model import describe, load_with_adapter
 from sweep.engines.solo import Solo
 from sweep.engines.stream import Stream
 from sweep.search.loop import Jobs
-from sweep.types import Job, Progress, Report
+from sweep.types import Engine, Job, Progress, Recipe, Report
+from tests.contracts.engine import RECIPE, EngineContract, job, reports
 
-from .conftest import TINY, job
+from .conftest import TINY
 
 
 @pytest.fixture
@@ -34,8 +35,14 @@ def solo(inputs: Inputs) -> Iterator[Solo]:
     engine.close()
 
 
-def reports(engine: Solo, *jobs: Job) -> list[Report]:
-    return [event for event in engine.run(Jobs(jobs)) if isinstance(event, Report)]
+class TestSolo(EngineContract):
+    @staticmethod
+    def make_engine(inputs: Inputs) -> Engine:
+        return Solo(inputs=inputs, micro_batch=8)
+
+
+def changed(**fields: Any) -> Recipe:
+    return replace(RECIPE, **fields)
 
 
 def weights(report: Report) -> dict[str, torch.Tensor]:
@@ -81,62 +88,13 @@ def test_padding_does_not_change_a_rows_loss(inputs: Inputs) -> None:
         assert loss.nats / loss.tokens == pytest.approx(alone, rel=1e-4)
 
 
-def test_stopping_and_going_on_is_bit_for_bit_the_same(inputs: Inputs, solo: Solo) -> None:
-    (straight,) = reports(solo, job(0, 72, trial="straight"))
-    (first,) = reports(solo, job(0, 24, trial="rungs"))
-    (second,) = reports(solo, job(24, 72, checkpoint=first.checkpoint, trial="rungs"))
-    assert second.validation_loss == straight.validation_loss
-    one, other = weights(straight), weights(second)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_a_cancelled_job_keeps_a_checkpoint_to_go_on_from(inputs: Inputs, solo: Solo) -> None:
-    class CancelAfterTwoSteps(Jobs):
-        steps = 0
-
-        def cancelled(self) -> frozenset[str]:
-            return frozenset({"cut@72"}) if self.steps >= 2 else frozenset()
-
-    source = CancelAfterTwoSteps([job(0, 72, trial="cut")])
-    for event in solo.run(source):
-        source.steps += isinstance(event, Progress)
-    assert isinstance(event, Report)
-    assert event.state == "stopped"
-    assert 16 <= event.examples_seen < 72
-    resumed = job(event.examples_seen, 72, checkpoint=event.checkpoint, trial="cut")
-    (straight,) = reports(solo, job(0, 72, trial="straight"))
-    (second,) = reports(solo, resumed)
-    assert second.validation_loss == straight.validation_loss
-
-
 def test_accumulated_micro_batches_are_the_recipes_batch(inputs: Inputs) -> None:
-    whole, parts = (
-        reports(Solo(inputs=inputs, micro_batch=size), job(0, 24, lora_dropout=0.0, trial=str(size)))[0]
-        for size in (8, 2)
-    )
+    still = changed(lora_dropout=0.0)
+    (whole,) = reports(Solo(inputs=inputs, micro_batch=8), job(0, 24, recipe=still, trial="whole"))
+    (parts,) = reports(Solo(inputs=inputs, micro_batch=2), job(0, 24, recipe=still, trial="parts"))
     assert parts.validation_loss == pytest.approx(whole.validation_loss, rel=1e-4)
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(weights(parts)[name], tensor, rtol=1e-2, atol=1e-4)
-
-
-def test_the_data_order_does_not_depend_on_other_trials(solo: Solo) -> None:
-    (alone,) = reports(solo, job(trial="a"))
-    *_, again = reports(solo, job(trial="b", learning_rate=1e-4, lora_rank=8), job(trial="c"))
-    assert again.validation_loss == alone.validation_loss
-
-
-def test_divergence_ends_the_trial_and_not_the_next(inputs: Inputs, solo: Solo) -> None:
-    before, diverged, after = reports(
-        solo,
-        job(trial="before"),
-        job(trial="bad", learning_rate=1e6, max_gradient_norm=1e9, warmup_fraction=0.0),
-        job(trial="after"),
-    )
-    assert diverged.state == "diverged"
-    assert diverged.validation_loss is None
-    assert diverged.checkpoint is None
-    assert "Lower the learning rate" in str(diverged.error)
-    assert after.validation_loss == before.validation_loss
 
 
 def test_a_poisoned_checkpoint_diverges(inputs: Inputs, solo: Solo) -> None:
@@ -151,15 +109,6 @@ def test_a_poisoned_checkpoint_diverges(inputs: Inputs, solo: Solo) -> None:
     assert report.state == "diverged"
 
 
-def test_a_broken_checkpoint_fails_its_trial_with_the_reason(solo: Solo) -> None:
-    (first,) = reports(solo, job(0, 24))
-    (Path(first.checkpoint or "") / "adapter_model.safetensors").write_bytes(b"half")
-    broken, after = reports(solo, job(24, 48, checkpoint=first.checkpoint), job(0, 24, trial="next"))
-    assert broken.state == "failed"
-    assert "adapter_model.safetensors is missing or is not what was written" in str(broken.error)
-    assert after.validation_loss == first.validation_loss
-
-
 class Cramped(Solo):
     """Runs out of memory with more than `fits` rows at once."""
 
@@ -172,8 +121,9 @@ class Cramped(Solo):
 
 
 def test_out_of_memory_shrinks_the_micro_batch_and_never_the_batch(inputs: Inputs, solo: Solo) -> None:
-    (roomy,) = reports(solo, job(0, 24, lora_dropout=0.0, trial="roomy"))
-    (cramped,) = reports(Cramped(inputs=inputs, micro_batch=8), job(0, 24, lora_dropout=0.0, trial="cramped"))
+    still = changed(lora_dropout=0.0)
+    (roomy,) = reports(solo, job(0, 24, recipe=still, trial="roomy"))
+    (cramped,) = reports(Cramped(inputs=inputs, micro_batch=8), job(0, 24, recipe=still, trial="cramped"))
     assert cramped.state == "reached"
     assert cramped.examples_seen == 24
     assert cramped.validation_loss == pytest.approx(roomy.validation_loss, rel=1e-4)
@@ -212,15 +162,33 @@ def test_memory_returns_to_its_level_after_every_trial(inputs: Inputs, solo: Sol
 
     reports(solo, job(0, 8, trial="warm"), job(0, 8, trial="warm2"))
     before, resident = level(), psutil.Process().memory_info().rss
-    reports(solo, *(job(0, 8, trial=str(number), lora_rank=4 + 4 * (number % 4)) for number in range(10)))
+    ranks = [4 + 4 * (number % 4) for number in range(10)]
+    reports(solo, *(job(0, 8, trial=str(i), recipe=changed(lora_rank=r)) for i, r in enumerate(ranks)))
     assert level() == before
     assert psutil.Process().memory_info().rss - resident < 64 * 2**20
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "wsd"])
 def test_every_schedule_warms_up_to_the_peak_and_ends_as_it_should(solo: Solo, schedule: str) -> None:
-    whole = replace(job(0, 72, schedule=schedule, warmup_fraction=0.25, trial=schedule), horizon=72)
+    whole = job(0, 72, recipe=changed(schedule=schedule, warmup_fraction=0.25), trial=schedule)
     rates = [e.learning_rate for e in solo.run(Jobs([whole])) if isinstance(e, Progress)]
     assert max(rates) == pytest.approx(3e-3)
     assert rates[0] < 3e-3
     assert (rates[-1] < 2e-3) == (schedule != "constant")
+
+
+def test_cancelling_while_it_is_scored_keeps_the_training(solo: Solo) -> None:
+    class CancelAtTheEnd(Jobs):
+        trained = False
+
+        def cancelled(self) -> frozenset[str]:
+            return frozenset({"cut@24"}) if self.trained else frozenset()
+
+    source = CancelAtTheEnd([job(0, 24, trial="cut")])
+    for event in solo.run(source):
+        source.trained = isinstance(event, Progress) and event.examples_seen == 24
+    assert isinstance(event, Report)
+    assert (event.state, event.examples_seen, event.validation_loss) == ("stopped", 24, None)
+    (scored,) = reports(solo, job(24, 24, checkpoint=event.checkpoint, trial="cut"))
+    (straight,) = reports(solo, job(0, 24, trial="straight"))
+    assert scored.validation_loss == straight.validation_loss

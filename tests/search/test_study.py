@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from optuna.trial import TrialState
 
 from sweep.engines.synthetic import Synthetic
 from sweep.errors import StudyError
-from sweep.search.scheduler import Asha, Full, Pruned
+from sweep.search.scheduler import Full, Pruned
 from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned, open_storage
 from sweep.search.study import Study, final_loss
-from sweep.types import Capacity, Done, Job, Progress, Report, Standing
+from sweep.types import Capacity, Done, Job, Progress, Report
 
-from .conftest import DEFAULTS, PLAN, SPACE, open_study
+from .conftest import DEFAULTS, PLAN, open_study
 
 Run = Callable[..., Study]
 
@@ -281,3 +281,16 @@ def test_nothing_unfinite_reaches_optuna(run: Run) -> None:
     assert frozen.state is TrialState.PRUNED
     assert frozen.values is None or not math.isnan(frozen.values[0])
     assert frozen.constraints == {"diverged": 1.0}
+
+
+def test_a_trial_stopped_before_it_was_scored_is_only_scored(run: Run) -> None:
+    disk = InMemoryStorage()
+    study = open_study(disk)
+    job = study.next(Capacity())
+    assert isinstance(job, Job)
+    study.record(
+        Report(job=job.id, trial="0", attempt=0, examples_seen=32, state="stopped", checkpoint="somewhere")
+    )
+    again = open_study(disk).next(Capacity())
+    assert isinstance(again, Job)
+    assert (again.id, again.start, again.stop, again.checkpoint) == ("0@32", 32, 32, "somewhere")

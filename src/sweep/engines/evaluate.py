@@ -38,7 +38,6 @@ def collate(rows: Sequence[Encoded], pad_token: int) -> Batch:
     return Batch(input_ids, attention_mask, labels)
 
 
-@torch.no_grad()
 def row_losses(
     model: PreTrainedModel, rows: Sequence[Encoded], *, pad_token: int, tokens_per_batch: int = 2048
 ) -> tuple[RowLoss, ...]:
@@ -46,22 +45,30 @@ def row_losses(
 
     Rows are batched by length, so that little is padded; the model is put into evaluation mode.
     """
+    batches = loss_batches(model, rows, pad_token=pad_token, tokens_per_batch=tokens_per_batch)
+    losses = {i: loss for batch in batches for i, loss in batch.items()}
+    return tuple(losses[i] for i in range(len(rows)))
+
+
+def loss_batches(
+    model: PreTrainedModel, rows: Sequence[Encoded], *, pad_token: int, tokens_per_batch: int = 2048
+) -> Iterator[dict[int, RowLoss]]:
+    """The same batch by batch, by the rows' positions, for those who may stop in between."""
     model.eval()
-    losses: dict[int, RowLoss] = {}
     for indices in _by_length(rows, tokens_per_batch):
         batch = collate([rows[i] for i in indices], pad_token)
-        device = model.device
-        logits = model(
-            input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device)
-        ).logits
-        labels = batch.labels[:, 1:].to(device)
-        nats = functional.cross_entropy(
-            logits[:, :-1].float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
-        ).sum(dim=1)
+        labels = batch.labels[:, 1:].to(model.device)
+        with torch.no_grad():
+            logits = model(
+                input_ids=batch.input_ids.to(model.device),
+                attention_mask=batch.attention_mask.to(model.device),
+            ).logits
+            nats = functional.cross_entropy(
+                logits[:, :-1].float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+            ).sum(dim=1)
         counts = (labels != IGNORED).sum(dim=1)
-        for i, row_nats, count in zip(indices, nats.tolist(), counts.tolist(), strict=True):
-            losses[i] = RowLoss(rows[i].row, row_nats, count)
-    return tuple(losses[i] for i in range(len(rows)))
+        pairs = zip(indices, nats.tolist(), counts.tolist(), strict=True)
+        yield {i: RowLoss(rows[i].row, row_nats, count) for i, row_nats, count in pairs}
 
 
 def per_token(losses: Sequence[RowLoss]) -> float:

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +33,7 @@ from transformers.utils import logging as transformers_logging
 
 from sweep.data.encode import Encoded
 from sweep.engines import checkpoint
-from sweep.engines.evaluate import bits_per_byte, collate, per_token, row_losses
+from sweep.engines.evaluate import bits_per_byte, collate, loss_batches, per_token
 from sweep.engines.inputs import EncodedRows, Inputs
 from sweep.engines.model import peft_on_transformers
 from sweep.engines.stream import Stream
@@ -142,10 +142,14 @@ class Solo:
                     else:
                         outcome = event
                 saved = self._keep(job, outcome, work)
-            losses: tuple[RowLoss, ...] = ()
             rows = self._rows.view(job.evaluation)
+            losses: dict[int, RowLoss] = {}
             if outcome.state == "reached":
-                losses = row_losses(cast(PreTrainedModel, wrapped), rows, pad_token=self._pad_token)
+                for batch in loss_batches(cast(PreTrainedModel, wrapped), rows, pad_token=self._pad_token):
+                    losses |= batch
+                    if job.id in source.cancelled():
+                        outcome = _Outcome(state="stopped", examples_seen=job.stop, error="cancelled")
+                        break
             yield _report(job, outcome, begun, steps=steps, checkpoint=saved, losses=losses, rows=rows)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -403,11 +407,12 @@ def _report(
     *,
     steps: Sequence[Progress] = (),
     checkpoint: str | None = None,
-    losses: tuple[RowLoss, ...] = (),
+    losses: Mapping[int, RowLoss] | None = None,
     rows: Sequence[Encoded] = (),
 ) -> Report:
-    loss = per_token(losses) if losses else None
     state, error = outcome.state, outcome.error
+    scored = tuple(losses[i] for i in range(len(rows))) if losses and state == "reached" else ()
+    loss = per_token(scored) if scored else None
     if loss is not None and not math.isfinite(loss):
         state, error, loss = "diverged", f"validation loss is {loss}. Lower the learning rate.", None
     return Report(
@@ -417,9 +422,9 @@ def _report(
         examples_seen=outcome.examples_seen,
         state=state,
         validation_loss=loss,
-        bits_per_byte=bits_per_byte(losses, rows) if loss is not None else None,
+        bits_per_byte=bits_per_byte(scored, rows) if loss is not None else None,
         train_loss=sum(step.train_loss for step in steps) / len(steps) if steps else None,
-        rows=losses,
+        rows=scored,
         checkpoint=checkpoint,
         seconds=time.monotonic() - begun,
         tokens=sum(step.tokens for step in steps),

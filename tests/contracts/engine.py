@@ -1,0 +1,174 @@
+"""What every engine promises; subclassed once per engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from sweep.engines import checkpoint
+from sweep.engines.inputs import Inputs
+from sweep.search.loop import Jobs
+from sweep.types import Engine, Job, Progress, Recipe, Report, Trial, View
+
+RECIPE = Recipe(
+    learning_rate=3e-3,
+    batch_size=8,
+    weight_decay=0.1,
+    lora_rank=4,
+    lora_alpha=8.0,
+    lora_dropout=0.1,
+    target_modules="all-linear",
+    rslora=False,
+    warmup_fraction=0.1,
+    schedule="linear",
+    epochs=1.0,
+    max_gradient_norm=1.0,
+)
+
+
+def job(
+    start: int = 0,
+    stop: int = 48,
+    *,
+    checkpoint: str | None = None,
+    trial: str = "0",
+    recipe: Recipe = RECIPE,
+    horizon: int = 72,
+) -> Job:
+    return Job(
+        id=f"{trial}@{stop}",
+        attempt=3,
+        trial=Trial(id=trial, number=0, recipe=recipe, seed=7, base="tiny"),
+        start=start,
+        stop=stop,
+        horizon=horizon,
+        checkpoint=checkpoint,
+        train=View("train"),
+        evaluation=View("validation", 16),
+    )
+
+
+def run(engine: Engine, *jobs: Job) -> list[Progress | Report]:
+    return list(engine.run(Jobs(jobs)))
+
+
+def reports(engine: Engine, *jobs: Job) -> list[Report]:
+    return [event for event in run(engine, *jobs) if isinstance(event, Report)]
+
+
+class EngineContract:
+    """Give `make_engine`."""
+
+    @staticmethod
+    def make_engine(inputs: Inputs) -> Engine:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def engine(self, inputs: Inputs) -> Iterator[Engine]:
+        engine = self.make_engine(inputs)
+        yield engine
+        engine.close()
+
+    def test_each_job_gets_one_report_with_its_own_attempt(self, engine: Engine) -> None:
+        answered = reports(engine, job(0, 8, trial="a"), job(0, 8, trial="b"))
+        assert [(r.job, r.trial, r.attempt, r.state) for r in answered] == [
+            ("a@8", "a", 3, "reached"),
+            ("b@8", "b", 3, "reached"),
+        ]
+
+    def test_progress_counts_up_to_the_rung(self, engine: Engine) -> None:
+        *steps, report = run(engine, job(0, 24))
+        assert [step.examples_seen for step in steps] == [8, 16, 24]
+        assert isinstance(report, Report)
+        assert report.examples_seen == 24
+        assert report.tokens == sum(step.tokens for step in steps if isinstance(step, Progress))
+
+    def test_the_loss_is_that_of_the_rows(self, engine: Engine) -> None:
+        (report,) = reports(engine, job(0, 8))
+        nats, tokens = sum(row.nats for row in report.rows), sum(row.tokens for row in report.rows)
+        assert report.validation_loss == pytest.approx(nats / tokens)
+
+    def test_stopping_and_going_on_changes_nothing(self, engine: Engine) -> None:
+        (straight,) = reports(engine, job(0, 72, trial="straight"))
+        (first,) = reports(engine, job(0, 24, trial="rungs"))
+        (second,) = reports(engine, job(24, 72, checkpoint=first.checkpoint, trial="rungs"))
+        assert second.validation_loss == straight.validation_loss
+        assert _weights(second) == _weights(straight)
+
+    def test_a_cancelled_job_keeps_a_checkpoint_to_go_on_from(self, engine: Engine) -> None:
+        class CancelAfterTwoSteps(Jobs):
+            steps = 0
+
+            def cancelled(self) -> frozenset[str]:
+                return frozenset({"cut@72"}) if self.steps >= 2 else frozenset()
+
+        source = CancelAfterTwoSteps([job(0, 72, trial="cut")])
+        for event in engine.run(source):
+            source.steps += isinstance(event, Progress)
+        assert isinstance(event, Report)
+        assert event.state == "stopped"
+        assert 16 <= event.examples_seen < 72
+        (straight,) = reports(engine, job(0, 72, trial="straight"))
+        rest = job(event.examples_seen, 72, checkpoint=event.checkpoint, trial="cut")
+        (second,) = reports(engine, rest)
+        assert second.validation_loss == straight.validation_loss
+
+    def test_a_trial_does_not_depend_on_those_before_it(self, engine: Engine) -> None:
+        (alone,) = reports(engine, job(0, 16, trial="a"))
+        *_, again = reports(engine, job(0, 16, trial="b"), job(0, 16, trial="c"))
+        assert again.validation_loss == alone.validation_loss
+
+    def test_scoring_trains_nothing_and_keeps_the_checkpoint(self, engine: Engine) -> None:
+        (trained,) = reports(engine, job(0, 24))
+        (scored,) = run(engine, job(24, 24, checkpoint=trained.checkpoint))
+        assert isinstance(scored, Report)
+        assert scored.validation_loss == pytest.approx(trained.validation_loss)
+        assert scored.checkpoint == trained.checkpoint
+
+    def test_a_broken_checkpoint_fails_its_trial_and_not_the_next(self, engine: Engine) -> None:
+        (first,) = reports(engine, job(0, 24))
+        spoiled = next(p for p in Path(first.checkpoint or "").iterdir() if p.name != "checksums.json")
+        spoiled.write_bytes(b"half")
+        broken, after = reports(engine, job(24, 48, checkpoint=first.checkpoint), job(0, 24, trial="next"))
+        assert broken.state == "failed"
+        assert "is not what was written" in str(broken.error)
+        assert after.validation_loss == first.validation_loss
+
+    def test_divergence_ends_the_trial_and_not_the_next(self, engine: Engine) -> None:
+        wild = Recipe(
+            **{
+                **vars(RECIPE),
+                "learning_rate": 1e6,
+                "max_gradient_norm": 1e9,
+                "warmup_fraction": 0.0,
+            }
+        )
+        before, diverged, after = reports(
+            engine,
+            job(0, 24, trial="before"),
+            job(0, 24, trial="wild", recipe=wild),
+            job(0, 24, trial="after"),
+        )
+        assert diverged.state == "diverged"
+        assert diverged.validation_loss is None
+        assert diverged.checkpoint is None
+        assert "ower the learning rate" in str(diverged.error)
+        assert after.validation_loss == before.validation_loss
+        assert math.isfinite(after.validation_loss or math.nan)
+
+    def test_checkpoints_are_whole(self, engine: Engine) -> None:
+        (report,) = reports(engine, job(0, 8))
+        assert checkpoint.verified(Path(report.checkpoint or ""))
+
+    def test_closing_twice_is_allowed(self, inputs: Inputs) -> None:
+        engine = self.make_engine(inputs)
+        engine.close()
+        engine.close()
+
+
+def _weights(report: Report) -> Mapping[str, bytes]:
+    folder = Path(report.checkpoint or "")
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".safetensors"}

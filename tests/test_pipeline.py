@@ -1,0 +1,159 @@
+"""The commands as a person types them, on the tiny model: results, resuming, production training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from optuna.storages import RDBStorage
+
+pytestmark = pytest.mark.smoke
+
+SWEEP = [sys.executable, "-m", "sweep", "+experiment=smoke"]
+TRAIN = [sys.executable, "-m", "sweep.train", "+experiment=smoke"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A folder in which the smoke experiment ran once."""
+    folder = tmp_path_factory.mktemp("done")
+    output = run(SWEEP, folder, cache)
+    assert "next   python -m sweep.train +experiment=smoke +best=smoke" in output
+    return folder
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "SWEEP_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
+
+
+def run(command: list[str], folder: Path, cache: Path, *, code: int = 0) -> str:
+    result = subprocess.run(
+        command, cwd=folder, env=environment(cache), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def start_and_stop(command: list[str], folder: Path, cache: Path, *, lines: int, how: signal.Signals) -> int:
+    """Send the signal once so many trial lines were printed; the exit code."""
+    log = folder / "log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(cache), stdout=stream, stderr=subprocess.STDOUT
+        )
+        while log.read_text().count("  trial ") < lines:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        process.send_signal(how)
+        return process.wait(timeout=60)
+
+
+def outline(folder: Path) -> list[tuple[Any, ...]]:
+    storage = RDBStorage(f"sqlite:///{folder / 'sweep.db'}")
+    try:
+        (study,) = storage.get_all_studies()
+        trials = storage.get_all_trials(study._study_id)
+        return [(t.number, t.state.name, t.params, t.intermediate_values) for t in trials]
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def runs(folder: Path) -> tuple[list[Any], list[Any]]:
+    """The parents and the nested runs of the sweep."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "smoke"]
+    found = client.search_runs([experiment.experiment_id], max_results=500)
+    nested = [r for r in found if "mlflow.parentRunId" in r.data.tags]
+    return [r for r in found if r not in nested], nested
+
+
+def test_a_sweep_leaves_a_study_runs_and_a_best_configuration(done: Path) -> None:
+    trials = outline(done)
+    assert [number for number, *_ in trials] == list(range(8))
+    assert {state for _, state, *_ in trials} <= {"COMPLETE", "PRUNED"}
+    parents, nested = runs(done)
+    assert len(parents) == 1
+    assert len(nested) == 8
+    assert {"best/confirm_loss", "defaults/confirm_loss"} <= parents[0].data.metrics.keys()
+    best = yaml.safe_load((done / "sweeps/best/smoke.yaml").read_text())
+    complete = {number: values[max(values)] for number, state, _, values in trials if state == "COMPLETE"}
+    assert best["best"]["trial"] == min(complete, key=complete.__getitem__)
+
+
+def test_the_same_command_again_changes_nothing(done: Path, cache: Path) -> None:
+    before, (parents, nested) = outline(done), runs(done)
+    run(SWEEP, done, cache)
+    assert outline(done) == before
+    again, again_nested = runs(done)
+    assert [r.info.run_id for r in again] == [r.info.run_id for r in parents]
+    assert {r.info.run_id for r in again_nested} == {r.info.run_id for r in nested}
+    assert {r.info.run_id: r.data.metrics for r in again_nested} == {
+        r.info.run_id: r.data.metrics for r in nested
+    }
+
+
+def test_production_training_uses_it_and_registers_a_champion(done: Path, cache: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    output = run([*TRAIN, "+best=smoke"], done, cache)
+    assert "as champion" in output
+    (base,) = (cache / "models").iterdir()
+    model = AutoModelForCausalLM.from_pretrained(base)
+    recipe = yaml.safe_load((done / "sweeps/best/smoke.yaml").read_text())["recipe"]
+    adapted = PeftModel.from_pretrained(model, done / "runs/smoke/adapter")
+    assert adapted.peft_config["default"].r == recipe["lora_rank"]
+
+    again = run([*TRAIN, "recipe_from=models:/smoke@champion"], done, cache)
+    assert "from models:/smoke@champion" in again
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_sweep_goes_on_to_the_same_end(
+    done: Path, cache: Path, tmp_path: Path, how: signal.Signals, code: int
+) -> None:
+    assert start_and_stop(SWEEP, tmp_path, cache, lines=5, how=how) == code
+    if how is not signal.SIGKILL:
+        assert "go on with:\n  python -m sweep +experiment=smoke" in (tmp_path / "log").read_text()
+    halfway = outline(tmp_path)
+    output = run(SWEEP, tmp_path, cache)
+    assert f"{len(halfway)} trials done before" in output
+    assert outline(tmp_path) == outline(done)
+    parents, nested = runs(tmp_path)
+    assert (len(parents), len(nested)) == (1, 8)
+    assert {r.info.status for r in nested} == {"FINISHED"}
+
+
+def test_another_space_under_the_same_name_is_refused_with_the_differences(done: Path, cache: Path) -> None:
+    output = run([*SWEEP, "space.lora_rank=choice(8,16)"], done, cache, code=2)
+    assert "space.lora_rank: was" in output
+    assert "name=smoke_2" in output
+
+
+def test_two_drivers_of_one_study_do_not_mix(done: Path, cache: Path, tmp_path: Path) -> None:
+    log = (tmp_path / "log").open("w")
+    first = subprocess.Popen(SWEEP, cwd=tmp_path, env=environment(cache), stdout=log, stderr=log)
+    try:
+        while "data " not in (tmp_path / "log").read_text():
+            time.sleep(0.05)
+        output = run(SWEEP, tmp_path, cache, code=2)
+        assert f"process {first.pid}" in output
+    finally:
+        first.kill()
+        first.wait()
+        log.close()
