@@ -372,6 +372,7 @@ class TestTargets:
             f"trusted_targets=[{__name__}]",
             f"sampler._target_={__name__}.MySampler",
             "~sampler.n_startup_trials",
+            "~sampler.group",
         )
         assert trusted.sampler.cls is MySampler
 
@@ -388,7 +389,7 @@ class TestTargets:
                 "optuna.samplers._tpe.sampler.FrozenTrial",
                 "is optuna.trial._frozen.FrozenTrial, which is not under",
             ),
-            ("sweep.data.load.Path", "is pathlib.Path, which is not under"),
+            ("sweep.data.rows.Path", "is pathlib.Path, which is not under"),
             ("optuna.samplers.__dict__.clear", "is not under"),
             ("optuna.pruners.MedianPruner", "MedianPruner is no BaseSampler"),
             ("optuna.samplers.TPESample", "has no class 'TPESample'. Nearest: TPESampler"),

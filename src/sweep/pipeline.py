@@ -226,7 +226,7 @@ class Pipeline:
         table = analysis.importances
         named = zip(table["parameter"], table["total"], strict=True)
         shares = ", ".join(f"{title(name)} {share:.0%}" for name, share in named)
-        self._stage("analyse", f"share of the loss's variance: {shares}" if shares else "no shares yet")
+        self._stage("analyse", f"share of the loss's variance, with interactions: {shares}" if shares else "no shares yet")
         for reading in analysis.readings:
             self._more(reading)
 
