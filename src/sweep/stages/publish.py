@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.engines.checkpoint import ADAPTER_FILES, export_adapter
+from sweep.tracking.best import write_best
 from sweep.tracking.mlflow import Tracker, Tracking
-from sweep.tracking.registry import RegisteredAdapter, register_adapter, write_best
+from sweep.tracking.registry import RegisteredAdapter, register_adapter
 from sweep.types import BestConfig, Standing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """path: of the best configuration. adapter: None where the engine trains none or nothing registers."""
+    """path: of the best configuration. notice: why it is not where it was asked for, if so.
+
+    adapter: None where the engine trains none or nothing registers.
+    """
 
     path: Path
+    notice: str | None
     adapter: RegisteredAdapter | None
 
 
@@ -25,7 +30,7 @@ def publish(
 ) -> Published:
     """Write the configuration, log it on the parent run, register the winner's adapter as challenger."""
     written = write_best(best, path)
-    tracker.log_file(written)
+    tracker.log_file(written.path)
     tracker.log_metrics(
         {
             "best/validation_loss": best.validation.value,
@@ -35,18 +40,18 @@ def publish(
     )
     checkpoint = Path(winner.reports[-1].checkpoint or "")
     if not tracking.register or not (checkpoint / ADAPTER_FILES[0]).is_file():
-        return Published(path=written, adapter=None)
+        return Published(path=written.path, notice=written.notice, adapter=None)
     adapter = register_adapter(
         tracking,
         run_id=tracker.parent_run_id,
         name=best.experiment,
         adapter_folder=export_adapter(checkpoint, folder / "best_adapter"),
-        best_yaml=written,
+        best_yaml=written.path,
         base=best.model,
         metrics=_metrics(best),
         alias="challenger",
     )
-    return Published(path=written, adapter=adapter)
+    return Published(path=written.path, notice=written.notice, adapter=adapter)
 
 
 def _metrics(best: BestConfig) -> Mapping[str, float]:

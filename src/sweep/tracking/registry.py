@@ -1,4 +1,4 @@
-"""The best configuration as a file that Hydra reads, and adapters in MLflow's model registry."""
+"""Adapters as versions of MLflow's registered models: written, found again, promoted."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import os
 import re
 import shutil
 import tempfile
-import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Literal, NoReturn
 
-import yaml
-
-from sweep.errors import ConfigError, ModelError, StudyError
-from sweep.tracking.mlflow import Tracking, connect, redact
-from sweep.types import BestConfig, Recipe, Score, Verdict
+from sweep.errors import ConfigError, ModelError
+from sweep.tracking.best import read_best
+from sweep.tracking.store import Tracking, connect, listed, redact
+from sweep.types import BestConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,12 +29,6 @@ CHALLENGER = "challenger"
 REQUIREMENTS = ("sweep", "mlflow", "torch", "transformers", "peft", "safetensors")
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
-_SCORES = ("validation", "confirm", "default_confirm")
-# Hydra reads 1e5 and 12e4567 as numbers where YAML 1.1 reads text, so text that starts like one is quoted.
-_NUMBER_LIKE = re.compile(r"[-+.\d]")
-
-_T = TypeVar("_T")
-
 
 @dataclass(frozen=True, kw_only=True)
 class RegisteredAdapter:
@@ -45,50 +37,6 @@ class RegisteredAdapter:
     version: int
     alias: str
     uri: str
-
-
-def write_best(best: BestConfig, path: Path) -> Path:
-    """The path, which now holds a config for `+best=<name>`. It appears whole or not at all.
-
-    A file of the same study is replaced. A file of another study is left alone: the new one goes
-    beside it as `<name>.<fingerprint>.yaml`, and StudyError says so.
-    """
-    differences = _differences(best, path) if path.exists() else []
-    if not differences:
-        _replace(path, _as_yaml(best, path.stem))
-        return path
-    beside = path.with_name(f"{path.stem}.{best.fingerprint[:8]}{path.suffix}")
-    _replace(beside, _as_yaml(best, beside.stem))
-    raise StudyError(
-        f"{path} holds the result of another study and was left as it is ({'; '.join(differences)}). "
-        f"The new result is in {beside}: use it with +best={beside.stem}, or move {path.name} away and run "
-        "again."
-    )
-
-
-def read_best(path: Path) -> BestConfig:
-    """What `write_best` wrote. Raises ConfigError naming the file and the key that is wrong."""
-    if not path.is_file():
-        present = sorted(other.stem for other in path.parent.glob("*.yaml"))
-        raise ConfigError(f"{path} does not exist; {path.parent} holds {_listed(present)}.")
-    node = _load(path)
-    if not isinstance(node, dict) or not isinstance(node.get("best"), dict):
-        raise ConfigError(f"{path} must hold `recipe`, `model` and `best`, as written at the end of a sweep.")
-    told = {**node["best"], "recipe": node.get("recipe"), "model": node.get("model")}
-    for name in _SCORES:
-        if name in told:
-            told[name] = _build(Score, told[name], f"{path}: best.{name}")
-    told["verdicts"] = tuple(
-        _build(Verdict, verdict, f"{path}: best.verdicts[{index}]")
-        for index, verdict in enumerate(told.get("verdicts") or ())
-    )
-    recipe = told["recipe"]
-    if isinstance(recipe, dict) and isinstance(recipe.get("target_modules"), list):
-        recipe = {**recipe, "target_modules": tuple(recipe["target_modules"])}
-    told["recipe"] = _build(Recipe, recipe, f"{path}: recipe")
-    if not isinstance(told["model"], dict):
-        raise ConfigError(f"{path}: model must be a mapping, got {told['model']!r}.")
-    return _build(BestConfig, told, f"{path}: best")
 
 
 def register_adapter(
@@ -159,125 +107,6 @@ def promote(tracking: Tracking, name: str, version: int) -> None:
         client.set_registered_model_alias(name, CHAMPION, found.version)
         if CHALLENGER in found.aliases:
             client.delete_registered_model_alias(name, CHALLENGER)
-
-
-class _Dumper(yaml.SafeDumper):
-    pass
-
-
-def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    # Only double quotes escape; in single ones PyYAML loses some line breaks.
-    style = "'" if _NUMBER_LIKE.match(text) else None
-    style = style if text.isprintable() else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text.replace("${", "\\${"), style=style)
-
-
-_Dumper.add_representer(str, _text)
-# NumPy's float64 is a float, but not by its exact type.
-_Dumper.add_multi_representer(float, lambda dumper, value: dumper.represent_float(float(value)))
-
-
-def _as_yaml(best: BestConfig, name: str) -> str:
-    told = asdict(best)
-    nodes = {"recipe": told.pop("recipe"), "model": told.pop("model"), "best": told}
-    body = yaml.dump(nodes, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-    return f"# @package _global_\n{_provenance(best, name)}\n{body}"
-
-
-def _provenance(best: BestConfig, name: str) -> str:
-    failed = [verdict for verdict in best.verdicts if not verdict.passed]
-    lines = [
-        f"Best recipe of study {best.study}: trial {best.trial}, seed {best.seed}, {best.horizon} examples.",
-        "",
-        f"confirm     this recipe   {_shown(best.confirm)}",
-        f"            the defaults  {_shown(best.default_confirm)}",
-        f"validation  this recipe   {_shown(best.validation)}",
-        f"checks      {len(best.verdicts) - len(failed)} of {len(best.verdicts)} passed",
-        *(f"            {verdict.check}: {verdict.message}" for verdict in failed),
-        "",
-        f"Train with it:  python -m sweep.train +experiment={best.experiment} +best={name}",
-    ]
-    return "".join(f"# {_on_one_line(line)}".rstrip() + "\n" for line in lines)
-
-
-def _on_one_line(text: str) -> str:
-    """A comment: a line break in a message must not end it, and YAML refuses control characters."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
-def _shown(score: Score) -> str:
-    return f"{score.value:.4f} ± {score.standard_error:.4f} (standard error, {score.examples} examples)"
-
-
-def _differences(best: BestConfig, path: Path) -> list[str]:
-    try:
-        node = _load(path)
-    except ConfigError:
-        node = None
-    there = node.get("best") if isinstance(node, dict) else None
-    if not isinstance(there, dict):
-        return ["it is no result of a sweep that can be read"]
-    told = asdict(best)
-    if all(there.get(name) == told[name] for name in ("study", "fingerprint")):
-        return []
-    names = ("study", "experiment", "fingerprint", "data_fingerprint", "seed", "horizon")
-    return [
-        f"{name}: {there.get(name)} there, {told[name]} now"
-        for name in names
-        if there.get(name) != told[name]
-    ]
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.aside")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
-
-
-def _load(path: Path) -> Any:
-    try:
-        return _plain(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {first}") from error
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {_plain(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    return node.replace("\\${", "${") if isinstance(node, str) else node
-
-
-def _build(kind: type[_T], node: object, where: str) -> _T:
-    """The dataclass from a mapping that names each of its fields, and nothing else."""
-    if not isinstance(node, dict):
-        raise ConfigError(f"{where} must be a mapping, got {node!r}.")
-    names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
-    if missing := sorted(names - node.keys()):
-        raise ConfigError(
-            f"{where} lacks {', '.join(missing)}. Add it, or take the file as the sweep wrote it."
-        )
-    if unknown := sorted(node.keys() - names, key=str):
-        raise ConfigError(f"{where} has unknown keys {', '.join(map(str, unknown))}; remove them.")
-    hints = get_type_hints(kind)
-    return kind(**{name: _number(hints[name], node[name], f"{where}.{name}") for name in node})
-
-
-def _number(hint: object, value: Any, where: str) -> Any:
-    """The value; as a float where one is due. YAML 1.1 reads a hand-written 1e-4 as text."""
-    if hint is float:
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise ConfigError(f"{where} must be a number, got {value!r}.") from None
-    if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
-        raise ConfigError(f"{where} must be a whole number, got {value!r}.")
-    if hint is bool and not isinstance(value, bool):
-        raise ConfigError(f"{where} must be true or false, got {value!r}.")
-    return value
 
 
 def _checked_sha256(folder: Path) -> str:
@@ -386,15 +215,11 @@ def _list_instead(client: MlflowClient, uri: str, name: str, error: Exception) -
     found = client.search_registered_models(f"name = '{name}'")
     if not found:
         names = sorted(model.name for model in client.search_registered_models())
-        raise ConfigError(f"{uri}: no model {name!r} is registered. There is {_listed(names)}.") from error
+        raise ConfigError(f"{uri}: no model {name!r} is registered. There is {listed(names)}.") from error
     versions = sorted(int(each.version) for each in client.search_model_versions(f"name = '{name}'"))
     aliases = [f"@{alias} ({version})" for alias, version in sorted(found[0].aliases.items())]
-    known = _listed([*map(str, versions), *aliases])
+    known = listed([*map(str, versions), *aliases])
     raise ConfigError(f"{uri}: model {name!r} has no such version. There is {known}.") from error
-
-
-def _listed(names: list[str]) -> str:
-    return textwrap.shorten(", ".join(names), 500, placeholder=" ...") or "nothing yet"
 
 
 @contextmanager

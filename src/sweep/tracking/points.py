@@ -1,0 +1,103 @@
+"""Metrics as MLflow takes them: finite, and grouped by the step at which they are stored together."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from sweep.types import Progress, Standing
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+# A request holds 1,000 entities at most: metrics, and the few tags and parameters of a trial.
+METRICS_PER_CALL = 900
+
+# The scheduler sets the rate, so it is finite where losses are not: its points tell which steps are stored.
+CURVE_MARK = "learning_rate"
+RUNG_MARK = "examples_seen"
+
+
+class Point(NamedTuple):
+    """The finite metrics of one step, stored together or not at all. nonfinite: how many were left out."""
+
+    step: int
+    metrics: tuple[Metric, ...]
+    nonfinite: int
+
+
+def curve_point(event: Progress) -> Point:
+    """One optimiser step, stamped with the present."""
+    values = {
+        "train_loss": event.train_loss,
+        "gradient_norm": event.gradient_norm,
+        CURVE_MARK: event.learning_rate,
+    }
+    return _point(values, event.examples_seen, now_ms())
+
+
+def rung_points(standing: Standing, *, after: int) -> list[Point]:
+    """One point per rung beyond `after`, stamped with the report's own time: a replay is the same point."""
+    points = []
+    tokens = 0
+    for report in standing.reports:
+        tokens += report.tokens
+        if report.examples_seen <= after:
+            continue
+        values: dict[str, float | None] = {
+            **report.metrics,
+            "validation_loss": report.validation_loss,
+            "bits_per_byte": report.bits_per_byte,
+            "seconds": report.seconds,
+            "tokens_per_second": report.tokens / report.seconds if report.seconds else None,
+            "peak_mib": report.peak_bytes / 2**20,
+            "total_tokens": tokens,
+            RUNG_MARK: report.examples_seen,
+        }
+        points.append(_point(values, report.examples_seen, report.ended_ms))
+    return points
+
+
+def final_points(standing: Standing) -> list[Point]:
+    """Only complete trials have it, so sorting by it compares like with like."""
+    if standing.state != "complete" or not standing.reports:
+        return []
+    last = standing.reports[-1]
+    return [_point({"final_validation_loss": last.validation_loss}, last.examples_seen, last.ended_ms)]
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float]:
+    """What can be stored, by the key it is stored under: MLflow stores infinity as 1.8e308 and draws it."""
+    return {_metric_key(key): float(value) for key, value in values.items() if math.isfinite(value)}
+
+
+def calls(points: Sequence[Point]) -> list[list[Metric]]:
+    """The metrics, cut into requests between steps, never within one; at least one request."""
+    requests: list[list[Metric]] = [[]]
+    for point in points:
+        if len(requests[-1]) + len(point.metrics) > METRICS_PER_CALL:
+            requests.append([])
+        requests[-1].extend(point.metrics)
+    return requests
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch, MLflow's clock."""
+    return time.time_ns() // 1_000_000
+
+
+def _point(values: Mapping[str, float | None], step: int, timestamp_ms: int) -> Point:
+    from mlflow.entities import Metric
+
+    given = {key: float(value) for key, value in values.items() if value is not None}
+    shown = finite(given)
+    metrics = tuple(Metric(key, value, timestamp_ms, step) for key, value in shown.items())
+    return Point(step, metrics, len(given) - len(shown))
+
+
+def _metric_key(key: str) -> str:
+    """The key with what MLflow refuses in it (`@`, `=`, ...) replaced by `_`."""
+    return re.sub(r"[^\w\-. /:]", "_", key, flags=re.ASCII)[:250]

@@ -1,0 +1,109 @@
+"""Reaching the MLflow store, and what its failures are called. No address is told with its password."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """The `tracking` node. uri: of the MLflow store. register: whether production training does so."""
+
+    uri: str
+    experiment: str
+    register: bool
+
+
+def connect(uri: str) -> MlflowClient:
+    """A quiet client. Creates the database of an `sqlite:///` address and its folder.
+
+    MLflow sends no telemetry and loads no pickles, unless the environment says otherwise.
+    Raises ConfigError if the store can't be opened.
+    """
+    for name, value in {
+        "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        # Prints the traceback of each error that it also raises.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    try:
+        _probe(uri)
+        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except Exception as error:  # SQLAlchemy, drivers and MLflow share no base class.
+        raise ConfigError(unreachable(uri, error)) from error
+
+
+def _probe(uri: str) -> None:
+    """Nothing, if a database answers: MLflow tries one that does not for 100 s before it says so."""
+    from sqlalchemy import create_engine, make_url
+
+    if not uri.startswith(("sqlite", "postgresql", "mysql", "mssql")):
+        return
+    url = make_url(uri)
+    if url.drivername.startswith("sqlite") and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url)
+    engine.connect().close()
+    engine.dispose()
+
+
+@contextmanager
+def bounded(seconds: int) -> Iterator[None]:
+    """MLflow's HTTP calls give up after `seconds`, without retries, unless the environment says otherwise.
+
+    Retries would also repeat `create_run` behind our back, which makes a second run.
+    """
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds)}
+    ours = limits.keys() - os.environ.keys()
+    os.environ.update({name: limits[name] for name in ours})
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def redact(text: str) -> str:
+    """The text with user and password of every URL in it replaced by `***`."""
+    return re.sub(r"(?<=://)[^/\s@]+(?=@)", "***", text)
+
+
+def first_line(error: Exception) -> str:
+    """What the error says, in one line without passwords."""
+    return redact(next(iter(str(error).strip().splitlines()), type(error).__name__))[:300]
+
+
+def unreachable(uri: str, error: Exception) -> str:
+    """That the store could not be opened, why, and what to do."""
+    return (
+        f"tracking.uri={redact(uri)} could not be opened: {first_line(error)}. It must be a running MLflow "
+        "server or a database. Start the server, correct the address, or set "
+        "tracking.uri=sqlite:///mlflow.db, which needs no server."
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names that exist, for an error about one that does not."""
+    return textwrap.shorten(", ".join(names), 500, placeholder=" ...") or "nothing yet"
