@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sweep.analysis.axes import title
 from sweep.assembly import Assembly, assemble, git_commit, only_driver
 from sweep.commands import interruptible
 from sweep.config import Config, dump
+from sweep.errors import ModelError
 from sweep.reporting.live import Scoreboard, duration, parameters_of
 from sweep.search.loop import run_jobs, search
 from sweep.search.storage import open_storage
@@ -48,16 +50,10 @@ class Pipeline:
             self._tell_data(assembly)
             study = self._open_study(assembly)
             tracker = self._open_tracker(assembly, study)
-            try:
+            with closing(assembly.backend), tracker:
                 self._tell_expectation(assembly, study)
                 self._search(assembly, study, tracker)
                 self._conclude(assembly, study, tracker)
-            except BaseException:
-                tracker.finish("KILLED")
-                raise
-            finally:
-                assembly.backend.close()
-            tracker.finish("FINISHED")
         return 0
 
     # Stages
@@ -114,8 +110,10 @@ class Pipeline:
         job = _base_job(study)
         (report,) = run_jobs([job], assembly.backend).values()
         if report.state != "reached" or report.validation_loss is None:
-            self._stage("base", f"{assembly.model.identity} could not be scored: {report.error}")
-            return
+            raise ModelError(
+                f"model: {assembly.model.identity} could not be scored on validation rows, so it can't be "
+                f"trained: {report.error}"
+            )
         self._stage(
             "base",
             f"{assembly.model.identity}: validation loss {report.validation_loss:.4f} before any training",
@@ -155,10 +153,9 @@ class Pipeline:
                 "result", "no trial came to its end: " + ("; ".join(sorted(reasons)) or "no reason known")
             )
             return
-        reference = defaults if defaults.state == "complete" else best
         confirmation = confirm(
             best,
-            reference,
+            defaults,
             assembly.backend,
             groups=assembly.data.groups,
             seed=config.seed,
@@ -175,6 +172,7 @@ class Pipeline:
             config.tracking,
             path=path,
             folder=assembly.folder,
+            system_prompt=config.data.system_prompt,
         )
         self._tell_end(study, best, defaults, confirmation, published, tracker)
 
@@ -226,7 +224,8 @@ class Pipeline:
         table = analysis.importances
         named = zip(table["parameter"], table["total"], strict=True)
         shares = ", ".join(f"{title(name)} {share:.0%}" for name, share in named)
-        self._stage("analyse", f"share of the loss's variance, with interactions: {shares}" if shares else "no shares yet")
+        said = f"share of the loss's variance, with interactions: {shares}" if shares else "no shares yet"
+        self._stage("analyse", said)
         for reading in analysis.readings:
             self._more(reading)
 
@@ -242,6 +241,8 @@ class Pipeline:
         adapter = published.adapter
         registered = f" and {adapter.uri} ({adapter.alias})" if adapter else ""
         self._stage("publish", f"{published.path}{registered}")
+        if published.notice:
+            self._more(published.notice)
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("")
         table.add_column(f"best (trial {best.trial.id})", justify="right", style="green")

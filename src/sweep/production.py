@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from sweep.evaluation.compare import loss_score, paired_difference
 from sweep.reporting.live import duration, short
 from sweep.search.loop import run_jobs
 from sweep.tracking.mlflow import SweepRecord, Tracker
-from sweep.tracking.registry import RegisteredAdapter, load_best, register_adapter
+from sweep.tracking.registry import Adapter, RegisteredAdapter, load_best, register_adapter
 from sweep.types import BestConfig, Job, Progress, Recipe, Report, Standing, Trial, View
 
 # A killed training loses at most one part.
@@ -51,16 +52,10 @@ class Production:
             self._tell_start(assembly, recipe, best)
             told = _Told(self._console, trial)
             tracker = self._open_tracker(assembly, trial, told)
-            try:
-                told.tracker = tracker
+            told.tracker = tracker
+            with closing(assembly.backend), tracker:
                 trained = self._train(assembly, trial, _horizon(recipe, assembly), told)
                 self._conclude(assembly, trial, trained, tracker)
-            except BaseException:
-                tracker.finish("KILLED")
-                raise
-            finally:
-                assembly.backend.close()
-            tracker.finish("FINISHED")
         return 0
 
     def _registered_best(self) -> BestConfig | None:
@@ -115,13 +110,17 @@ class Production:
     def _register(
         self, assembly: Assembly, exported: Path, metrics: Mapping[str, float], tracker: Tracker
     ) -> RegisteredAdapter:
+        adapter = Adapter(
+            folder=exported,
+            base=assembly.model_description,
+            system_prompt=self._config.data.system_prompt,
+            best_yaml=self._best_yaml(),
+        )
         return register_adapter(
             self._config.tracking,
+            adapter,
             run_id=tracker.parent_run_id,
             name=self._config.experiment,
-            adapter_folder=exported,
-            best_yaml=self._best_yaml(),
-            base=assembly.model_description,
             metrics=metrics,
             alias="auto",
         )

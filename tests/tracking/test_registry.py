@@ -12,7 +12,7 @@ import pytest
 from sweep.errors import ConfigError, ModelError
 from sweep.tracking.best import write_best
 from sweep.tracking.mlflow import Tracking
-from sweep.tracking.registry import load_best, promote, register_adapter
+from sweep.tracking.registry import Adapter, load_best, promote, register_adapter
 from sweep.tracking.store import connect
 from tests.tracking.sweeps import BEST
 
@@ -43,8 +43,10 @@ def new_run(tracking: Tracking) -> str:
 
 
 def register(tracking: Tracking, adapter: Path, name: str, run_id: str, **changes):
-    told = {"best_yaml": None, "base": BASE, "metrics": {"golden_loss": 1.5}, "alias": "auto", **changes}
-    return register_adapter(tracking, run_id=run_id, name=name, adapter_folder=adapter, **told)
+    parts = {"system_prompt": None, "best_yaml": None, "base": BASE}
+    parts |= {key: changes.pop(key) for key in parts.keys() & changes.keys()}
+    told = {"metrics": {"golden_loss": 1.5}, "alias": "auto", **changes}
+    return register_adapter(tracking, Adapter(folder=adapter, **parts), run_id=run_id, name=name, **told)
 
 
 def test_the_first_adapter_is_champion_and_the_next_a_challenger(tracking: Tracking, adapter: Path) -> None:

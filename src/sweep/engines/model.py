@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
@@ -134,9 +135,11 @@ class PackagedGguf:
 
         gguf = self._file()
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        quantised = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=_torch_dtype("float32")
-        )
+        with contextlib.redirect_stderr(io.StringIO()):
+            # Its progress bar has no switch.
+            quantised = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=_torch_dtype("float32")
+            )
         # save_pretrained refuses a model that carries quantization_config, even de-quantised.
         config = type(quantised.config).from_dict(
             {key: value for key, value in quantised.config.to_dict().items() if key != "quantization_config"}
@@ -262,7 +265,7 @@ def load_with_adapter(description: Mapping[str, object], adapter: Path) -> Base:
     return Base(cast("PreTrainedModel", adapted), base.tokenizer)
 
 
-@contextmanager
+@contextlib.contextmanager
 def peft_on_transformers() -> Iterator[None]:
     """PEFT asks transformers by a name that this one deprecates; users can do nothing about it."""
     with warnings.catch_warnings():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import math
+import os
 import queue
 import resource
 import shutil
@@ -125,7 +126,7 @@ class Solo:
 
     def _job(self, job: Job, source: Source, begun: float, micro_batch: int) -> Iterator[Progress | Report]:
         wrapped = self._wrap(job)
-        work = self._inputs.folder / ".work"
+        work = self._inputs.folder / f".work.{os.getpid()}"
         shutil.rmtree(work, ignore_errors=True)
         steps: list[Progress] = []
         outcome = _Outcome(state="reached", examples_seen=job.stop)

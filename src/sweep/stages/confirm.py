@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sweep.errors import CheckpointError
 from sweep.evaluation.compare import Difference, loss_score, paired_difference
 from sweep.search.loop import run_jobs
 from sweep.types import Backend, Job, RowLoss, Score, Standing, Verdict, View
@@ -35,22 +36,26 @@ def confirm(
 ) -> Confirmation:
     """Both trials as they were trained in the search, scored on the confirm split.
 
-    record: a file that keeps the rows' losses, so that a repeated call with the same trials scores nothing.
-    Source of the interval: paired bootstrap over groups of similar rows.
+    Where the defaults did not come to their end, the winner is compared with itself, and the verdict
+    says so. record: a file that keeps the rows' losses, so that a repeated call with the same trials
+    scores nothing. Source of the interval: paired bootstrap over groups of similar rows.
     """
-    jobs = [_scoring_job(standing) for standing in (best, defaults)]
+    reference = defaults if defaults.state == "complete" else best
+    jobs = {standing.trial.id: _scoring_job(standing) for standing in (best, reference)}
     rows = _recorded(jobs, record)
     if rows is None:
-        reports = run_jobs(jobs, backend)
-        rows = {job.id: reports[job.id].rows for job in jobs}
+        reports = run_jobs(list(jobs.values()), backend)
+        if failed := [report for report in reports.values() if report.state != "reached"]:
+            raise CheckpointError(f"trial {failed[0].trial} could not be scored again: {failed[0].error}")
+        rows = {trial: reports[job.id].rows for trial, job in jobs.items()}
         _write(jobs, rows, record)
-    first, second = (rows[job.id] for job in jobs)
+    first, second = rows[best.trial.id], rows[reference.trial.id]
     difference = paired_difference(first, second, clusters=groups, seed=seed)
     return Confirmation(
         best=loss_score(first),
         defaults=loss_score(second),
         difference=difference,
-        verdict=_verdict(difference, same=best.trial.id == defaults.trial.id),
+        verdict=_verdict(difference, best=best, defaults=defaults),
     )
 
 
@@ -69,15 +74,16 @@ def _scoring_job(standing: Standing) -> Job:
     )
 
 
-def _verdict(difference: Difference, *, same: bool) -> Verdict:
+def _verdict(difference: Difference, *, best: Standing, defaults: Standing) -> Verdict:
     passed = difference.high < 0
-    message = (
-        "the search found nothing better than the defaults"
-        if same
-        else f"the winner's loss is lower than the defaults' by {-difference.value:.4f} nats per token"
-        if passed
-        else "the difference to the defaults could be chance: more rows or more trials would tell"
-    )
+    if defaults.state != "complete":
+        message = f"the defaults ended as {defaults.state}, so there is nothing to compare with"
+    elif best.trial.id == defaults.trial.id:
+        message = "the search found nothing better than the defaults"
+    elif passed:
+        message = f"the winner's loss is lower than the defaults' by {-difference.value:.4f} nats per token"
+    else:
+        message = "the difference to the defaults could be chance: more rows or more trials would tell"
     return Verdict(
         check="beats_defaults",
         passed=passed,
@@ -88,20 +94,20 @@ def _verdict(difference: Difference, *, same: bool) -> Verdict:
     )
 
 
-def _key(jobs: list[Job]) -> list[object]:
-    return [[job.id, job.checkpoint, asdict(job.trial)] for job in jobs]
+def _key(jobs: Mapping[str, Job]) -> list[object]:
+    return [[job.checkpoint, asdict(job.trial)] for job in jobs.values()]
 
 
-def _recorded(jobs: list[Job], record: Path) -> dict[str, tuple[RowLoss, ...]] | None:
+def _recorded(jobs: Mapping[str, Job], record: Path) -> dict[str, tuple[RowLoss, ...]] | None:
     if not record.is_file():
         return None
     stored = json.loads(record.read_text())
     if stored["key"] != json.loads(json.dumps(_key(jobs))):
         return None
-    return {job: tuple(RowLoss(*row) for row in rows) for job, rows in stored["rows"].items()}
+    return {trial: tuple(RowLoss(*row) for row in rows) for trial, rows in stored["rows"].items()}
 
 
-def _write(jobs: list[Job], rows: Mapping[str, tuple[RowLoss, ...]], record: Path) -> None:
+def _write(jobs: Mapping[str, Job], rows: Mapping[str, tuple[RowLoss, ...]], record: Path) -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
     aside = record.with_suffix(".tmp")
     aside.write_text(json.dumps({"key": _key(jobs), "rows": rows}))

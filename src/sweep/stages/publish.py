@@ -9,7 +9,7 @@ from pathlib import Path
 from sweep.engines.checkpoint import ADAPTER_FILES, export_adapter
 from sweep.tracking.best import write_best
 from sweep.tracking.mlflow import Tracker, Tracking
-from sweep.tracking.registry import RegisteredAdapter, register_adapter
+from sweep.tracking.registry import Adapter, RegisteredAdapter, register_adapter
 from sweep.types import BestConfig, Standing
 
 
@@ -26,7 +26,14 @@ class Published:
 
 
 def publish(
-    best: BestConfig, winner: Standing, tracker: Tracker, tracking: Tracking, *, path: Path, folder: Path
+    best: BestConfig,
+    winner: Standing,
+    tracker: Tracker,
+    tracking: Tracking,
+    *,
+    path: Path,
+    folder: Path,
+    system_prompt: str | None,
 ) -> Published:
     """Write the configuration, log it on the parent run, register the winner's adapter as challenger."""
     written = write_best(best, path)
@@ -41,17 +48,21 @@ def publish(
     checkpoint = Path(winner.reports[-1].checkpoint or "")
     if not tracking.register or not (checkpoint / ADAPTER_FILES[0]).is_file():
         return Published(path=written.path, notice=written.notice, adapter=None)
-    adapter = register_adapter(
+    adapter = Adapter(
+        folder=export_adapter(checkpoint, folder / "best_adapter"),
+        base=best.model,
+        system_prompt=system_prompt,
+        best_yaml=written.path,
+    )
+    registered = register_adapter(
         tracking,
+        adapter,
         run_id=tracker.parent_run_id,
         name=best.experiment,
-        adapter_folder=export_adapter(checkpoint, folder / "best_adapter"),
-        best_yaml=written.path,
-        base=best.model,
         metrics=_metrics(best),
         alias="challenger",
     )
-    return Published(path=written.path, notice=written.notice, adapter=adapter)
+    return Published(path=written.path, notice=written.notice, adapter=registered)
 
 
 def _metrics(best: BestConfig) -> Mapping[str, float]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from shlex import quote
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
@@ -159,6 +160,18 @@ class Tracker:
             lambda client, run_id: client.log_artifact(run_id, str(path), folder),
         )
 
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish: an exception failed the sweep, an interruption, which is none, killed it."""
+        if kind is None:
+            self.finish("FINISHED")
+        else:
+            self.finish("FAILED" if issubclass(kind, Exception) else "KILLED")
+
     def finish(self, status: RunStatus) -> None:
         """Write what is left and close the runs: the parent with `status`, trials by their standing.
 
@@ -201,7 +214,7 @@ class Tracker:
         try:
             with bounded(seconds):
                 write()
-        except (MlflowException, OSError) as error:
+        except (MlflowException, ConfigError, OSError) as error:
             self._runs.forget()
             now = time.monotonic()
             if getattr(error, "error_code", None) not in _REFUSALS:

@@ -39,29 +39,40 @@ class RegisteredAdapter:
     uri: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """What a model version is made of.
+
+    folder: PEFT's files. base: what `load_with_adapter` rebuilds the base model from. system_prompt:
+    that it was trained with, used where a request brings none. best_yaml: the configuration, if any.
+    """
+
+    folder: Path
+    base: Mapping[str, object]
+    system_prompt: str | None
+    best_yaml: Path | None
+
+
 def register_adapter(
     tracking: Tracking,
+    adapter: Adapter,
     *,
     run_id: str,
     name: str,
-    adapter_folder: Path,
-    best_yaml: Path | None,
-    base: Mapping[str, object],
     metrics: Mapping[str, float],
     alias: Literal["auto", "challenger"],
 ) -> RegisteredAdapter:
     """A version of the registered model `name` that MLflow can load and serve, linked to the run.
 
     Alias "auto": champion where the name has none yet, else challenger. The same adapter of the
-    same run is registered once. base: what `load_with_adapter` rebuilds the base model from.
-    Raises ModelError if the folder is no adapter or holds pickles.
+    same run is registered once. Raises ModelError if the folder is no adapter or holds pickles.
     """
-    key = f"{run_id}/{_checked_sha256(adapter_folder)}"
+    key = f"{run_id}/{_checked_sha256(adapter.folder)}"
     client = connect(tracking.uri)
     with _told(tracking.uri), _default_store(tracking.uri):
         known = _version_with(client, name, key)
         if known is None:
-            model_id = _log_model(client, run_id, name, adapter_folder, best_yaml, base)
+            model_id = _log_model(client, run_id, name, adapter)
             _log_metrics(client, run_id, model_id, metrics)
             known = client.create_model_version(
                 name, source=f"models:/{model_id}", run_id=run_id, model_id=model_id, tags={"sweep.key": key}
@@ -137,14 +148,7 @@ def _version_with(client: MlflowClient, name: str, key: str) -> ModelVersion | N
     return client.get_model_version(name, versions[0].version) if versions else None
 
 
-def _log_model(
-    client: MlflowClient,
-    run_id: str,
-    name: str,
-    adapter_folder: Path,
-    best_yaml: Path | None,
-    base: Mapping[str, object],
-) -> str:
+def _log_model(client: MlflowClient, run_id: str, name: str, adapter: Adapter) -> str:
     """The id of a logged model with the adapter's files and the code that answers with it, no pickles."""
     import mlflow
     from mlflow.entities import LoggedModelOutput
@@ -156,7 +160,10 @@ def _log_model(
         inputs=Schema([ColSpec("string")]),
         outputs=Schema([ColSpec("string")]),
         params=ParamSchema(
-            [ParamSpec("max_new_tokens", "long", 256), ParamSpec("system_prompt", "string", "")]
+            [
+                ParamSpec("max_new_tokens", "long", 256),
+                ParamSpec("system_prompt", "string", adapter.system_prompt or ""),
+            ]
         ),
     )
     experiment = client.get_run(run_id).info.experiment_id
@@ -168,16 +175,16 @@ def _log_model(
         model_id=logged.model_id,
     )
     with tempfile.TemporaryDirectory() as folder:
-        artifacts = {"adapter": str(adapter_folder.resolve())}
-        if best_yaml is not None:
-            artifacts["best"] = str(shutil.copy(best_yaml, f"{folder}/best.yaml"))
+        artifacts = {"adapter": str(adapter.folder.resolve())}
+        if adapter.best_yaml is not None:
+            artifacts["best"] = str(shutil.copy(adapter.best_yaml, f"{folder}/best.yaml"))
         target = Path(folder, "model")
         mlflow.pyfunc.save_model(
             str(target),
             mlflow_model=model,
             python_model=str(Path(__file__).with_name("adapter_model.py")),
             artifacts=artifacts,
-            model_config=dict(base),
+            model_config=dict(adapter.base),
             signature=signature,
             input_example=["Where is my order?"],
             # Given, or MLflow loads the model in another process to see what it imports.
