@@ -1,0 +1,110 @@
+"""What is shown while a search runs."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from sweep.reporting.live import Scoreboard, best_of, duration, short
+from sweep.types import Progress, Report, Standing, Trial, TrialState
+from tests.contracts.engine import RECIPE
+
+
+def standing(trial: str, values: dict[int, float], state: TrialState = "paused") -> Standing:
+    reports = tuple(
+        Report(job="", trial=trial, attempt=0, examples_seen=rung, state="reached", validation_loss=loss)
+        for rung, loss in values.items()
+    )
+    return Standing(
+        trial=Trial(id=trial, number=int(trial), recipe=RECIPE, seed=0, base=""), state=state, reports=reports
+    )
+
+
+def board(console: Console, *standings: Standing) -> Scoreboard:
+    return Scoreboard(
+        console,
+        standings=lambda: standings,
+        names=["learning_rate", "batch_size"],
+        examples=200,
+        seconds_left=lambda: math.inf,
+    )
+
+
+def progress(trial: str, examples: int) -> Progress:
+    return Progress(
+        job="",
+        trial=trial,
+        examples_seen=examples,
+        train_loss=2.5,
+        gradient_norm=1.0,
+        learning_rate=1e-3,
+        tokens=100,
+    )
+
+
+def test_the_best_is_the_lowest_at_the_highest_rung() -> None:
+    early, late, later = standing("0", {32: 0.1}), standing("1", {32: 3.0, 96: 2.0}), standing("2", {96: 2.5})
+    assert best_of([early, late, later]) is late
+    assert best_of([]) is None
+
+
+def test_without_a_terminal_each_report_is_one_line() -> None:
+    out = io.StringIO()
+    shown = standing("3", {32: 2.1234}, "paused")
+    with board(Console(file=out, width=60), shown) as lines:
+        lines.log(progress("3", 16))
+        lines.log(progress("3", 32))
+        lines.log(shown.reports[0])
+    (line,) = out.getvalue().splitlines()
+    for part in ("trial   3", "32 examples", "loss 2.1234", "paused", "learning_rate=0.003", "batch_size=8"):
+        assert part in line
+    assert "best 2.1234 (trial 3)" in line
+    assert "tokens/s" in line
+
+
+def test_a_report_without_a_loss_shows_its_state() -> None:
+    out = io.StringIO()
+    shown = standing("3", {}, "diverged")
+    with board(Console(file=out, width=60), shown) as lines:
+        lines.log(Report(job="", trial="3", attempt=0, examples_seen=8, state="diverged", error="nan"))
+    assert "diverged" in out.getvalue()
+
+
+def test_on_a_terminal_a_table_shows_every_trial_with_its_parameters() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=120, force_terminal=True, color_system=None)
+    with board(console, standing("0", {32: 3.0}, "complete"), standing("1", {}, "running")) as table:
+        table.log(progress("1", 24))
+    text = out.getvalue()
+    for part in ("learning rate", "validation loss", "3.0000", "complete", "24", "running", "train 2.50"):
+        assert part in text
+
+
+def test_the_time_left_never_exceeds_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    now = iter([0.0, 1000.0, 1000.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    shown = [standing("0", {}, "running")]
+    lines = Scoreboard(
+        Console(file=out, width=60),
+        standings=lambda: shown,
+        names=[],
+        examples=200,
+        seconds_left=lambda: 42.0,
+    )
+    lines.log(progress("0", 32))
+    shown[0] = standing("0", {32: 2.0})
+    lines.log(shown[0].reports[0])
+    assert "about 42 s left" in out.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_values_are_short() -> None:
+    assert (short(0.00038629), short(16), short("all-linear")) == ("0.000386", "16", "all-linear")
