@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.assembly import only_driver
 from sweep.commands import Interrupted, interruptible, run_command
 from sweep.config import Config
 from sweep.errors import DataError
@@ -70,6 +71,22 @@ def test_an_error_of_the_command_is_printed_as_text(capsys: pytest.CaptureFixtur
 
     assert run_command("sweep", ["+experiment=smoke"], fail) == 2
     assert "data.path=[x]: nothing there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("output", "reason"), [("taken", "File exists"), ("taken/below", "Not a directory")])
+def test_a_folder_that_can_not_be_written_is_named_with_its_cure(
+    output: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").touch()
+
+    def command(config: Config) -> int:
+        with only_driver(Path(config.output)):
+            return 0
+
+    assert run_command("sweep", ["+experiment=smoke", f"output={tmp_path / output}"], command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{tmp_path / output}: {reason}. Make it writable, free space, or change output")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -300,7 +300,8 @@ class TestSpace:
             (["space.lora_rank=choice(4, 8)"], "recipe.lora_rank=16 lies outside space.lora_rank"),
             (["space.lora_dropout=interval(0, 0.1)"], "To search it, write +space.lora_dropout"),
             (["~space.lora_dropout"], "space.lora_dropout: is not searched so far"),
-            (["+space.epochs=interval(0.1, 1)"], "space.epochs: can't be searched under the linear schedule"),
+            (["+space.epochs=interval(0.1, 1)"], "space.epochs: warm-up and decay are shares of a trial's"),
+            (["+space.epochs=interval(0.1, 1)", "scheduler=median"], "Write scheduler=full, or leave"),
             (["+space.lora_rnk=choice(4, 8)"], "space.lora_rnk: no such recipe field"),
             (["space.lora_rank=[4, 8]"], "space.lora_rank: what to search must stand here, got [4, 8]"),
         ],
@@ -311,6 +312,39 @@ class TestSpace:
         with pytest.raises(ConfigError) as error:
             smoke(*overrides)
         assert told in str(error.value)
+
+    def test_epochs_are_searched_with_full_runs(self, smoke: Compose) -> None:
+        config = smoke("+space.epochs=interval(0.1, 1)", "scheduler=full")
+        assert "epochs" in config.space.to_mapping()
+
+    def test_a_found_recipe_may_lie_outside_the_space(self, smoke: Compose, write: Write) -> None:
+        write("sweeps/best/found.yaml", "# @package _global_\nrecipe: {lora_rank: 64}\nbest: {study: mine}\n")
+        assert smoke("+best=found", "space.lora_rank=choice(4, 8)").recipe.lora_rank == 64
+
+
+class TestRemoteCode:
+    MODEL = (
+        "{_target_: sweep.engines.model.Pretrained, path: them/theirs, revision: abc, dtype: float32, "
+        "trust_remote_code: true}"
+    )
+
+    @pytest.fixture(params=["best: {model: MODEL}", "model: MODEL", "best: {study: a}\nmodel: MODEL"])
+    def found(self, request: pytest.FixtureRequest, write: Write) -> None:
+        body = request.param.replace("MODEL", self.MODEL)
+        write("sweeps/best/found.yaml", f"# @package _global_\n{body}\n")
+
+    @pytest.mark.usefixtures("found")
+    def test_a_best_file_can_not_ask_for_it(self, smoke: Compose) -> None:
+        with pytest.raises(ConfigError, match=r"^best\.model\.trust_remote_code: .*on the command line"):
+            smoke("+best=found")
+
+    def test_a_refusal_by_hand_is_no_consent(self, smoke: Compose) -> None:
+        with pytest.raises(ConfigError, match=r"^best\.model\.trust_remote_code: "):
+            smoke(f"+best={{model: {self.MODEL}}}", "++model.trust_remote_code=false")
+
+    def test_the_command_line_can(self, smoke: Compose) -> None:
+        config = smoke(f"+best={{model: {self.MODEL}}}", "++model.trust_remote_code=true")
+        assert config.model.arguments["trust_remote_code"] is True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,6 +385,45 @@ class TestTargets:
     def test_a_pruner_is_built_inside_a_scheduler(self, smoke: Compose) -> None:
         scheduler = smoke("scheduler=median").scheduler.build()
         assert isinstance(scheduler.pruner, optuna.pruners.MedianPruner)
+
+    @pytest.mark.parametrize(
+        ("overrides", "told"),
+        [
+            (["scheduler.eta=1"], "scheduler: Asha needs eta >= 2 and rungs >= 1, got eta=1, rungs=3."),
+            (
+                ["scheduler=one_epoch", "scheduler.k=0"],
+                "scheduler: TopK needs k >= 1 and 0 < first_share < 1",
+            ),
+            (
+                ["scheduler=median", "scheduler.pruner.n_startup_trials=-1"],
+                "scheduler.pruner: MedianPruner Number of startup trials cannot be negative",
+            ),
+            (["model.heads=3"], "model: RandomLlama needs hidden_size, layers and heads above 0"),
+            (["model.dtype=float16"], "model.dtype: must be one of bfloat16, float32, got 'float16'"),
+            (["+sampler.seed=1"], "sampler.seed: the sweep sets this itself. Remove it"),
+        ],
+    )
+    def test_arguments_that_a_class_refuses_are_told_at_once(
+        self, overrides: list[str], told: str, smoke: Compose
+    ) -> None:
+        with pytest.raises(ConfigError) as error:
+            smoke(*overrides)
+        assert told in str(error.value)
+
+    @pytest.mark.parametrize("name", ["CmaEsSampler", "GridSampler", "NSGAIISampler", "BruteForceSampler"])
+    def test_samplers_that_keep_state_on_trials_are_refused(self, name: str, smoke: Compose) -> None:
+        keys = ["+sampler.search_space={lora_rank: [8]}"] if name == "GridSampler" else []
+        with pytest.raises(ConfigError, match=rf"^sampler: {name} needs the trial.*Write sampler=tpe"):
+            smoke("sampler=random", f"sampler._target_=optuna.samplers.{name}", *keys)
+
+    def test_a_class_that_can_not_take_what_the_sweep_passes_is_refused(self, smoke: Compose) -> None:
+        with pytest.raises(ConfigError, match=r"^sampler: PartialFixedSampler takes no `seed`"):
+            smoke(
+                "sampler=random",
+                "sampler._target_=optuna.samplers.PartialFixedSampler",
+                "+sampler.fixed_params={lora_rank: 8}",
+                "+sampler.base_sampler={_target_: optuna.samplers.RandomSampler}",
+            )
 
     def test_what_the_caller_sets_may_not_stand_in_the_file(self) -> None:
         target = self.read(inner={"rate": 1}, names=[], limit=2, seed=1)

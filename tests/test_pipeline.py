@@ -14,6 +14,8 @@ import pytest
 import yaml
 from optuna.storages import RDBStorage
 
+from sweep.engines.model import peft_on_transformers
+
 pytestmark = pytest.mark.smoke
 
 SWEEP = [sys.executable, "-m", "sweep", "+experiment=smoke"]
@@ -116,7 +118,8 @@ def test_production_training_uses_it_and_registers_a_champion(done: Path, cache:
     (base,) = (cache / "models").iterdir()
     model = AutoModelForCausalLM.from_pretrained(base)
     recipe = yaml.safe_load((done / "sweeps/best/smoke.yaml").read_text())["recipe"]
-    adapted = PeftModel.from_pretrained(model, done / "runs/smoke/adapter")
+    with peft_on_transformers():
+        adapted = PeftModel.from_pretrained(model, done / "runs/smoke/adapter")
     assert adapted.peft_config["default"].r == recipe["lora_rank"]
 
     again = run([*TRAIN, "recipe_from=models:/smoke@champion"], done, cache)
@@ -150,6 +153,7 @@ def test_two_drivers_of_one_study_do_not_mix(done: Path, cache: Path, tmp_path: 
     first = subprocess.Popen(SWEEP, cwd=tmp_path, env=environment(cache), stdout=log, stderr=log)
     try:
         while "data " not in (tmp_path / "log").read_text():
+            assert first.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.05)
         output = run(SWEEP, tmp_path, cache, code=2)
         assert f"process {first.pid}" in output

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sweep.config import Config
+from sweep.config import Config, dump
 from sweep.data.load import load
 from sweep.data.split import DataSet, split
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import ModelSource, describe
 from sweep.errors import StudyError
+from sweep.tracking.record import SweepRecord
 from sweep.types import Backend
 
 
@@ -48,15 +49,18 @@ class Assembly:
         config = self.config
         recipe = {f"recipe.{key}": json.dumps(value) for key, value in asdict(config.recipe).items()}
         space = {f"space.{key}": json.dumps(form) for key, form in config.space.to_mapping().items()}
+        model = {f"model.{key}": json.dumps(value) for key, value in self.model_description.items()}
         return {
             **recipe,
             **space,
+            **model,
             "objective": "validation_loss",
             "seed": str(config.seed),
             "evaluation.rows": str(config.evaluation.rows),
             "data (rows and splits)": self.data.fingerprint,
             "data.max_tokens": str(config.data.max_tokens),
             "model": self.model.identity,
+            "engine": config.engine.cls.__name__,
         }
 
 
@@ -74,6 +78,24 @@ def assemble(config: Config, *, model: ModelSource | None = None) -> Assembly:
     make_engine = functools.partial(config.engine.build, inputs=inputs)
     backend: Backend = config.backend.build(make_engine=make_engine)
     return Assembly(config=config, data=data, model=source, backend=backend, folder=folder)
+
+
+def record_of(
+    assembly: Assembly, *, name: str, fingerprint: str, params: Mapping[str, object]
+) -> SweepRecord:
+    """What the run of a whole command says: these params, the configuration, the commit and the data."""
+    config, data = assembly.config, assembly.data
+    return SweepRecord(
+        name=name,
+        fingerprint=fingerprint,
+        params=params,
+        composed_config=dump(config.composed),
+        git_commit=git_commit(),
+        data_name=Path(config.data.path).stem,
+        data_source=config.data.path,
+        data_fingerprint=data.fingerprint,
+        rows_by_split={split: len(rows) for split, rows in data.examples.items()},
+    )
 
 
 @contextmanager

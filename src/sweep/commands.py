@@ -29,7 +29,14 @@ def run_command(name: str, arguments: Sequence[str], command: Callable[[Config],
             return 0
         return command(compose(arguments))
     except SweepError as error:
-        Console(stderr=True).print(f"{error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        _complain(str(error))
+        return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _complain(
+            f"{place}{error.strerror or error}. Make it writable, free space, or change output, storage or "
+            "tracking.uri."
+        )
         return 2
     except Interrupted as stop:
         again = " ".join(["python -m", name, *arguments])
@@ -70,6 +77,10 @@ def interruptible(stop: Callable[[], None] | None = None) -> Iterator[None]:
             signal.signal(number, handler)
     if received:
         raise Interrupted(received[0])
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True).print(text, style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def _without_cfg(arguments: Sequence[str]) -> list[str]:

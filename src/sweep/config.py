@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,10 @@ class Config:
     composed: Mapping[str, Any]
     overrides: tuple[str, ...]
 
+    def added(self, group: str) -> str | None:
+        """The choice after `+group=` on the command line, if there is one."""
+        return next((o.partition("=")[2] for o in self.overrides if o.startswith(f"+{group}=")), None)
+
 
 def compose(overrides: Sequence[str], *, working_directory: Path | None = None) -> Config:
     """The configuration that these overrides ask for, checked.
@@ -108,9 +113,16 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     check_keys(node, _KEYS, "")
     if missing := [key for key in _KEYS if key not in node]:
         raise ConfigError(f"{missing[0]}: was removed, but is needed. Drop the override ~{missing[0]}.")
+    trusts_code = "model.trust_remote_code" in composition.by_hand and _runs_code(node["model"])
     if isinstance(node["best"], Mapping) and "model" in node["best"]:
         # Merged key by key, two kinds of models would make a third.
         node["model"] = node["best"]["model"]
+    found = node["best"] is not None or "best" in composition.by_hand
+    if found and _runs_code(node["model"]) and not trusts_code:
+        raise ConfigError(
+            "best.model.trust_remote_code: a found configuration may not decide to run code from a model's "
+            "repository. If you reviewed the code, write ++model.trust_remote_code=true on the command line."
+        )
     trusted = _trusted(node["trusted_targets"], composition.by_hand)
 
     def target(key: str, kind: type) -> Target:
@@ -124,7 +136,8 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         model=target("model", ModelSource),
         data=build(DataSource, node["data"], "data"),
         recipe=recipe,
-        space=_space(node["space"], recipe, composition.by_hand),
+        # A found recipe is trained, not searched: the space may be narrower by now.
+        space=_space(node["space"], None if found else recipe, composition.by_hand),
         engine=target("engine", Engine),
         backend=target("backend", Backend),
         sampler=target("sampler", BaseSampler),
@@ -142,6 +155,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     )
     _check_ranges(config)
     _check_together(config)
+    _check_arguments(config)
     return config
 
 
@@ -207,7 +221,12 @@ def _trusted(node: object, by_hand: frozenset[str]) -> tuple[str, ...]:
     return trusted
 
 
-def _space(node: object, recipe: Recipe, by_hand: frozenset[str]) -> Space:
+def _runs_code(model: object) -> bool:
+    return isinstance(model, Mapping) and bool(model.get("trust_remote_code"))
+
+
+def _space(node: object, defaults: Recipe | None, by_hand: frozenset[str]) -> Space:
+    """The space. defaults: must lie inside, being trial 0; None: there will be no trials."""
     from sweep.search.space import Space
 
     if not isinstance(node, Mapping):
@@ -219,7 +238,8 @@ def _space(node: object, recipe: Recipe, by_hand: frozenset[str]) -> Space:
                 f"recipe.{parameter.name}: is set on the command line, but space.{parameter.name} searches "
                 f"it. Add ~space.{parameter.name} to fix the value, or drop the override to search it."
             )
-    space.check(recipe)
+    if defaults is not None:
+        space.check(defaults)
     return space
 
 
@@ -243,12 +263,37 @@ def _check_ranges(config: Config) -> None:
 
 
 def _check_together(config: Config) -> None:
-    from optuna.samplers import GPSampler
+    from optuna.samplers import BaseGASampler, BruteForceSampler, CmaEsSampler, GPSampler, GridSampler
 
     from sweep.search.scheduler import Full
 
-    if issubclass(config.sampler.cls, GPSampler) and not issubclass(config.scheduler.cls, Full):
+    sampler, scheduler = config.sampler.cls, config.scheduler.cls
+    if issubclass(sampler, BaseGASampler | BruteForceSampler | CmaEsSampler | GridSampler):
         raise ConfigError(
-            f"sampler: GPSampler learns from trials that ran to the end, and {config.scheduler.cls.__name__} "
+            f"sampler: {sampler.__name__} needs the trial that it draws in the storage, where it keeps its "
+            "state; here a trial is stored after it is drawn, so it would fail, or never learn. Write "
+            "sampler=tpe, and for a small space name its values as choices."
+        )
+    full = issubclass(scheduler, Full)
+    if issubclass(sampler, GPSampler) and not full:
+        raise ConfigError(
+            f"sampler: GPSampler learns from trials that ran to the end, and {scheduler.__name__} "
             "stops most before. Write scheduler=full, or sampler=tpe."
         )
+    if "epochs" in config.space.distributions() and not full:
+        raise ConfigError(
+            "space.epochs: warm-up and decay are shares of a trial's own length, so a short run is not the "
+            f"beginning of a long one, and {scheduler.__name__} would compare them at the same rung. Write "
+            "scheduler=full, or leave epochs out with ~space.epochs."
+        )
+
+
+def _check_arguments(config: Config) -> None:
+    """Nothing, or what a class says against its arguments: now, not after the data is loaded."""
+    from optuna.exceptions import ExperimentalWarning
+
+    config.model.build()
+    config.scheduler.build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        config.sampler.build(seed=0)

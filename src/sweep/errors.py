@@ -6,6 +6,7 @@ SweepError
 ├── DataError        the data set: unreadable, wrong columns, too small
 ├── ModelError       the base model: absent, of the wrong kind, unsafe to load
 ├── StudyError       the study on disk: another fingerprint, in use, unreadable
+├── TrainingError    training, or the scoring of what was trained, that came to no end
 └── CheckpointError  a checkpoint whose files do not match their checksums
 """
 
@@ -34,6 +35,10 @@ class ModelError(SweepError):
 
 class StudyError(SweepError):
     """The study on disk can't be continued as asked."""
+
+
+class TrainingError(SweepError):
+    """Training, or the scoring of what was trained, came to no end."""
 
 
 class CheckpointError(SweepError):

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from sweep.analysis.axes import title
-from sweep.assembly import Assembly, assemble, git_commit, only_driver
+from sweep.assembly import Assembly, assemble, git_commit, only_driver, record_of
 from sweep.commands import interruptible
-from sweep.config import Config, dump
-from sweep.errors import ModelError
+from sweep.config import Config
+from sweep.errors import ModelError, TrainingError
+from sweep.reporting.console import Transcript
 from sweep.reporting.live import Scoreboard, duration, parameters_of
 from sweep.search.loop import run_jobs, search
 from sweep.search.storage import open_storage
 from sweep.search.study import Plan, Study, final_loss
 from sweep.stages.analyse import Analysis, analyse
-from sweep.stages.confirm import Confirmation, confirm
+from sweep.stages.confirm import Confirmation, Record, confirm
 from sweep.stages.publish import Published, publish
-from sweep.tracking.mlflow import SweepRecord, Tracker
+from sweep.tracking.best import training_command
+from sweep.tracking.mlflow import Tracker
 from sweep.types import SPLITS, BestConfig, Job, Score, Standing, Trial, View
 
 # Of the minutes given; the rest is for what follows the search.
@@ -38,14 +38,14 @@ class Pipeline:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._console = Console(highlight=False)
+        self._told = Transcript()
         self._begun = time.monotonic()
 
     def run(self) -> int:
         """All stages; the exit code."""
         config = self._config
         with interruptible(), only_driver(Path(config.output)):
-            self._say(f"[bold]sweep[/bold]  {config.experiment}")
+            self._told.title("sweep", config.experiment)
             assembly = assemble(config)
             self._tell_data(assembly)
             study = self._open_study(assembly)
@@ -62,9 +62,9 @@ class Pipeline:
         rows = assembly.data.examples
         sizes = "  ".join(f"{name} {len(rows[name])}" for name in SPLITS)
         total = sum(len(rows[name]) for name in SPLITS)
-        self._stage("data", f"{total} rows of {self._config.data.path}: {sizes}")
+        self._told.stage("data", f"{total} rows of {self._config.data.path}: {sizes}")
         for note in assembly.data.notes:
-            self._more(note)
+            self._told.more(note)
 
     def _open_study(self, assembly: Assembly) -> Study:
         config = self._config
@@ -90,16 +90,12 @@ class Pipeline:
 
     def _open_tracker(self, assembly: Assembly, study: Study) -> Tracker:
         config = self._config
-        record = SweepRecord(
+        recipe = {f"recipe.{key}": value for key, value in asdict(config.recipe).items()}
+        record = record_of(
+            assembly,
             name=config.experiment,
             fingerprint=study.fingerprint,
-            params={**{f"recipe.{k}": v for k, v in asdict(config.recipe).items()}, **_searched(study)},
-            composed_config=dump(config.composed),
-            git_commit=git_commit(),
-            data_name=Path(config.data.path).stem,
-            data_source=config.data.path,
-            data_fingerprint=assembly.data.fingerprint,
-            rows_by_split={name: len(rows) for name, rows in assembly.data.examples.items()},
+            params={**recipe, **_searched(study)},
         )
         tracker = Tracker(config.tracking, record, study.standing)
         tracker.sync(study.standings)
@@ -114,7 +110,7 @@ class Pipeline:
                 f"model: {assembly.model.identity} could not be scored on validation rows, so it can't be "
                 f"trained: {report.error}"
             )
-        self._stage(
+        self._told.stage(
             "base",
             f"{assembly.model.identity}: validation loss {report.validation_loss:.4f} before any training",
         )
@@ -127,7 +123,7 @@ class Pipeline:
         left = max(limit - study.seconds_spent, 0) if limit else 0
         bound = f"; budget.minutes stops it after {duration(left)}" if limit else ""
         went = f"{len(study.standings)} trials done before; " if study.standings else ""
-        self._stage(
+        self._told.stage(
             "search",
             f"{went}{study.plan.trials} trials over {', '.join(_names(study))}, judged after "
             f"{', '.join(map(str, study.ladder))} examples; about {duration(seconds)} on this machine{bound}",
@@ -135,7 +131,7 @@ class Pipeline:
 
     def _search(self, assembly: Assembly, study: Study, tracker: Tracker) -> None:
         board = Scoreboard(
-            self._console,
+            self._told.console,
             standings=lambda: study.standings,
             names=_names(study),
             examples=study.expected_examples,
@@ -146,31 +142,26 @@ class Pipeline:
         tracker.sync(study.standings)
 
     def _conclude(self, assembly: Assembly, study: Study, tracker: Tracker) -> None:
-        config, best, defaults = self._config, study.best, study.standing("0")
+        config, best = self._config, study.best
         if best is None:
-            reasons = {s.reason.splitlines()[0] for s in study.standings if s.reason}
-            self._stage(
-                "result", "no trial came to its end: " + ("; ".join(sorted(reasons)) or "no reason known")
-            )
-            return
+            raise TrainingError(_no_result(study))
+        defaults = study.standing("0")
         confirmation = confirm(
             best,
             defaults,
             assembly.backend,
             groups=assembly.data.groups,
             seed=config.seed,
-            record=assembly.folder / "confirm.json",
+            record=Record(path=assembly.folder / "confirm.json", study=study.fingerprint),
         )
         self._tell_confirmation(confirmation, best)
         analysis = analyse(study.standings, config.space, tracker, seed=config.seed)
         self._tell_analysis(analysis)
-        path = Path("sweeps/best") / f"{config.experiment}.yaml"
         published = publish(
             self._best_config(assembly, study, best, confirmation, tracker),
             best,
             tracker,
             config.tracking,
-            path=path,
             folder=assembly.folder,
             system_prompt=config.data.system_prompt,
         )
@@ -196,38 +187,33 @@ class Pipeline:
             verdicts=(confirmation.verdict,),
             git_commit=git_commit(),
             mlflow_run=tracker.parent_run_id,
+            overrides=self._config.overrides,
         )
 
     # What is printed
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)
-
-    def _stage(self, name: str, text: str) -> None:
-        self._console.print(f"[bold cyan]{name:<9}[/bold cyan]", end="")
-        self._console.print(text, markup=False, soft_wrap=True)
-
-    def _more(self, text: str) -> None:
-        self._console.print(" " * 9 + text, markup=False, soft_wrap=True)
-
     def _tell_confirmation(self, confirmation: Confirmation, best: Standing) -> None:
         first, second, difference = confirmation.best, confirmation.defaults, confirmation.difference
-        self._stage(
+        beside = f", defaults {_scored(second)}" if second else ""
+        self._told.stage(
             "confirm",
-            f"on {first.examples} rows that the search never saw: trial {best.trial.id} {_scored(first)}, "
-            f"defaults {_scored(second)}",
+            f"on {first.examples} rows that the search never saw: trial {best.trial.id} "
+            f"{_scored(first)}{beside}",
         )
-        interval = f"{difference.low:+.4f} to {difference.high:+.4f}"
-        self._more(f"difference {difference.value:+.4f} (95%: {interval}); {confirmation.verdict.message}")
+        message = confirmation.verdict.message
+        if difference:
+            interval = f"{difference.low:+.4f} to {difference.high:+.4f}"
+            message = f"difference {difference.value:+.4f} (95%: {interval}); {message}"
+        self._told.more(message)
 
     def _tell_analysis(self, analysis: Analysis) -> None:
         table = analysis.importances
         named = zip(table["parameter"], table["total"], strict=True)
         shares = ", ".join(f"{title(name)} {share:.0%}" for name, share in named)
         said = f"share of the loss's variance, with interactions: {shares}" if shares else "no shares yet"
-        self._stage("analyse", said)
+        self._told.stage("analyse", said)
         for reading in analysis.readings:
-            self._more(reading)
+            self._told.more(reading)
 
     def _tell_end(
         self,
@@ -240,9 +226,9 @@ class Pipeline:
     ) -> None:
         adapter = published.adapter
         registered = f" and {adapter.uri} ({adapter.alias})" if adapter else ""
-        self._stage("publish", f"{published.path}{registered}")
+        self._told.stage("publish", f"{published.path}{registered}")
         if published.notice:
-            self._more(published.notice)
+            self._told.more(published.notice)
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("")
         table.add_column(f"best (trial {best.trial.id})", justify="right", style="green")
@@ -252,17 +238,28 @@ class Pipeline:
         for name in names:
             table.add_row(name.replace("_", " "), ours[name], theirs[name])
         table.add_row("validation loss", f"{final_loss(best):.4f}", _final(defaults))
-        table.add_row("confirm loss", f"{confirmation.best.value:.4f}", f"{confirmation.defaults.value:.4f}")
-        self._console.print()
-        self._console.print(table)
-        self._console.print()
-        name = shlex.quote(self._config.experiment)
-        given = next(
-            (o for o in self._config.overrides if o.startswith("+experiment=")), "+experiment=" + name
-        )
-        self._say(f"done in {duration(time.monotonic() - self._begun)}")
-        self._say(f"look   {tracker.ui_command()}")
-        self._say(f"next   python -m sweep.train {given} +best={published.path.stem}")
+        theirs_confirmed = f"{confirmation.defaults.value:.4f}" if confirmation.defaults else "-"
+        table.add_row("confirm loss", f"{confirmation.best.value:.4f}", theirs_confirmed)
+        self._told.console.print()
+        self._told.console.print(table)
+        self._told.console.print()
+        self._told.say(f"done in {duration(time.monotonic() - self._begun)}")
+        self._told.say(f"look   {tracker.ui_command()}")
+        self._told.say(f"next   {training_command(self._config.overrides, published.path.stem)}")
+
+
+def _no_result(study: Study) -> str:
+    reasons = sorted({f"{s.state}: {s.reason.splitlines()[0]}" for s in study.standings if s.reason})
+    name = study.plan.name
+    return "\n".join(
+        [
+            f"None of the {len(study.standings)} trials of study {name!r} came to its end.",
+            *(f"  {reason}" for reason in reasons),
+            "Mend the cause, then search anew beside it with "
+            f"name={name}_2, or go on with more trials (budget.trials, now {study.plan.trials}) and, if time "
+            "ran out, more minutes (budget.minutes).",
+        ]
+    )
 
 
 def _validation(standing: Standing) -> Score:

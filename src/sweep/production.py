@@ -5,33 +5,34 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-
-from sweep.assembly import Assembly, assemble, git_commit, only_driver
+from sweep.assembly import Assembly, assemble, only_driver, record_of
 from sweep.commands import interruptible
-from sweep.config import Config, dump
+from sweep.composition import groups
+from sweep.config import Config
 from sweep.engines import checkpoint
 from sweep.engines.model import from_description
-from sweep.errors import SweepError
+from sweep.errors import ConfigError, TrainingError
 from sweep.evaluation.compare import loss_score, paired_difference
+from sweep.reporting.console import Transcript
 from sweep.reporting.live import duration, short
-from sweep.search.loop import run_jobs
-from sweep.tracking.mlflow import SweepRecord, Tracker
+from sweep.search.loop import Jobs, run_jobs
+from sweep.search.ranges import validate_recipe
+from sweep.tracking.best import save_best
+from sweep.tracking.mlflow import Tracker
 from sweep.tracking.registry import Adapter, RegisteredAdapter, load_best, register_adapter
-from sweep.types import BestConfig, Job, Progress, Recipe, Report, Standing, Trial, View
+from sweep.types import BestConfig, Job, Progress, Recipe, Report, Split, Standing, Trial, TrialState, View
 
 # A killed training loses at most one part.
 _PARTS = 4
-
-
-class TrainingError(SweepError):
-    """Production training did not reach its end."""
+# An override of what a registered configuration brings.
+_SETS_RECIPE = re.compile(r"[+~]*(recipe|model)[.=@]")
 
 
 class Production:
@@ -39,7 +40,7 @@ class Production:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._console = Console(highlight=False)
+        self._told = Transcript()
         self._begun = time.monotonic()
 
     def run(self) -> int:
@@ -47,75 +48,79 @@ class Production:
         with interruptible(), only_driver(Path(self._config.output)):
             best = self._registered_best()
             assembly = assemble(self._config, model=from_description(best.model) if best else None)
-            recipe = best.recipe if best else self._config.recipe
-            trial = _trial(recipe, assembly, self._config.seed)
-            self._tell_start(assembly, recipe, best)
-            told = _Told(self._console, trial)
-            tracker = self._open_tracker(assembly, trial, told)
-            told.tracker = tracker
-            with closing(assembly.backend), tracker:
-                trained = self._train(assembly, trial, _horizon(recipe, assembly), told)
-                self._conclude(assembly, trial, trained, tracker)
+            training = _Training(_trial(assembly, best, self._config), assembly, self._told)
+            self._tell_start(training, best)
+            with closing(assembly.backend), self._open_tracker(training) as tracker:
+                training.tracker = tracker
+                self._train(training)
+                tracker.sync([training.standing])
+                self._conclude(training, best, tracker)
         return 0
 
     def _registered_best(self) -> BestConfig | None:
         uri = self._config.recipe_from
-        return load_best(uri, self._config.tracking) if uri else None
-
-    def _train(self, assembly: Assembly, trial: Trial, horizon: int, told: _Told) -> Report:
-        found = checkpoint.latest(assembly.checkpoints / trial.id)
-        seen, state = (found[0], str(found[1])) if found else (0, None)
-        if seen:
-            self._more(f"going on from {seen} of {horizon} examples")
-        report = None
-        for stop in _parts(seen, horizon):
-            job = _job(
-                trial, start=seen, stop=stop, horizon=horizon, checkpoint=state, evaluation="validation"
+        if not uri:
+            return None
+        if both := next((o for o in self._config.overrides if _SETS_RECIPE.match(o)), None):
+            raise ConfigError(
+                f"recipe_from={uri} and {both} exclude each other: the registered configuration brings the "
+                "recipe and the model as they were found. Drop one of them."
             )
-            (report,) = run_jobs([job], assembly.backend, [told]).values()
-            if report.state != "reached":
-                raise TrainingError(
-                    f"training ended as {report.state} at {report.examples_seen} examples: {report.error}"
-                )
-            seen, state = stop, report.checkpoint
-        scoring = _job(trial, start=seen, stop=seen, horizon=horizon, checkpoint=state, evaluation="golden")
-        (golden,) = run_jobs([scoring], assembly.backend).values()
-        return golden
+        best = load_best(uri, self._config.tracking)
+        validate_recipe(best.recipe, f"{uri}: recipe")
+        return best
 
-    def _conclude(self, assembly: Assembly, trial: Trial, golden: Report, tracker: Tracker) -> None:
-        base = _job(
-            trial, start=0, stop=0, horizon=golden.examples_seen, checkpoint=None, evaluation="golden"
-        )
-        (before,) = run_jobs([base], assembly.backend).values()
-        score = loss_score(golden.rows)
+    def _train(self, training: _Training) -> None:
+        """Train to the horizon, from the newest checkpoint on. Interrupted, the step that runs is kept."""
+        seen, state = training.newest_checkpoint()
+        if seen:
+            self._told.more(f"going on from {seen} of {training.horizon} examples")
+        for stop in _parts(seen, training.horizon, training.trial.recipe.batch_size):
+            jobs = Jobs([training.job(seen, stop, state, "validation")])
+            with interruptible(jobs.interrupt):
+                reports = run_jobs(jobs, training.assembly.backend, [training])
+            (report,) = reports.values()
+            seen, state = stop, _reached(report, "training").checkpoint
+
+    def _conclude(self, training: _Training, best: BestConfig | None, tracker: Tracker) -> None:
+        assembly = training.assembly
+        trained, base = self._score(training, training.standing.reports[-1].checkpoint)
+        score, before = loss_score(trained.rows), loss_score(base.rows)
         gain = paired_difference(
-            golden.rows, before.rows, clusters=assembly.data.groups, seed=self._config.seed
+            trained.rows, base.rows, clusters=assembly.data.groups, seed=self._config.seed
         )
-        self._stage(
+        self._told.stage(
             "golden",
             f"{score.examples} rows: loss {score.value:.4f} ± {score.standard_error:.4f}, the base model "
-            f"{before.validation_loss:.4f}; difference {gain.value:+.4f} "
-            f"(95%: {gain.low:+.4f} to {gain.high:+.4f})",
+            f"{before.value:.4f}; difference {gain.value:+.4f} (95%: {gain.low:+.4f} to {gain.high:+.4f})",
         )
         metrics = {"golden_loss": score.value, "golden_loss_error": score.standard_error}
-        tracker.log_metrics({**metrics, "base/golden_loss": before.validation_loss or 0.0})
-        exported = checkpoint.export_adapter(Path(golden.checkpoint or ""), assembly.folder / "adapter")
-        self._stage("adapter", f"{exported} (PEFT)")
+        tracker.log_metrics({**metrics, "base/golden_loss": before.value})
+        exported = checkpoint.export_adapter(Path(trained.checkpoint or ""), assembly.folder / "adapter")
+        self._told.stage("adapter", f"{exported} (PEFT)")
         if self._config.tracking.register:
-            adapter = self._register(assembly, exported, metrics, tracker)
-            self._stage("registry", f"{adapter.uri} as {adapter.alias}")
-        self._console.print(f"\ndone in {duration(time.monotonic() - self._begun)}")
-        self._console.print(f"look   {tracker.ui_command()}", soft_wrap=True)
+            adapter = Adapter(
+                folder=exported,
+                base=assembly.model_description,
+                system_prompt=self._config.data.system_prompt,
+                best_yaml=self._best_yaml(best, assembly),
+            )
+            registered = self._register(adapter, metrics, tracker)
+            self._told.stage("registry", f"{registered.uri} as {registered.alias}")
+        self._told.say(f"\ndone in {duration(time.monotonic() - self._begun)}")
+        self._told.say(f"look   {tracker.ui_command()}")
+
+    def _score(self, training: _Training, trained: str | None) -> tuple[Report, Report]:
+        """The golden rows' losses with the adapter and without."""
+        end = training.horizon
+        jobs = [training.job(end, end, trained, "golden"), training.job(0, 0, None, "golden")]
+        reports = run_jobs(jobs, training.assembly.backend)
+        first, second = (_reached(reports[job.id], "scoring the golden rows") for job in jobs)
+        return first, second
 
     def _register(
-        self, assembly: Assembly, exported: Path, metrics: Mapping[str, float], tracker: Tracker
+        self, adapter: Adapter, metrics: Mapping[str, float], tracker: Tracker
     ) -> RegisteredAdapter:
-        adapter = Adapter(
-            folder=exported,
-            base=assembly.model_description,
-            system_prompt=self._config.data.system_prompt,
-            best_yaml=self._best_yaml(),
-        )
         return register_adapter(
             self._config.tracking,
             adapter,
@@ -125,87 +130,119 @@ class Production:
             alias="auto",
         )
 
-    def _best_yaml(self) -> Path | None:
-        given = next((o for o in self._config.overrides if o.startswith("+best=")), None)
-        path = Path("sweeps/best") / f"{given.partition('=')[2]}.yaml" if given else None
-        return path if path and path.is_file() else None
+    def _best_yaml(self, best: BestConfig | None, assembly: Assembly) -> Path | None:
+        """The configuration to register, so that the next training can take it from there."""
+        if best is not None:
+            return save_best(best, assembly.folder / "best.yaml")
+        return groups()["best"].get(self._config.added("best") or "")
 
-    def _open_tracker(self, assembly: Assembly, trial: Trial, told: _Told) -> Tracker:
-        config = self._config
-        record = SweepRecord(
-            name=f"{config.experiment}/train",
+    def _open_tracker(self, training: _Training) -> Tracker:
+        trial = training.trial
+        record = record_of(
+            training.assembly,
+            name=f"{self._config.experiment}/train",
             fingerprint=trial.id.rpartition("/")[2],
             params={f"recipe.{key}": value for key, value in asdict(trial.recipe).items()},
-            composed_config=dump(config.composed),
-            git_commit=git_commit(),
-            data_name=Path(config.data.path).stem,
-            data_source=config.data.path,
-            data_fingerprint=assembly.data.fingerprint,
-            rows_by_split={name: len(rows) for name, rows in assembly.data.examples.items()},
         )
-        return Tracker(config.tracking, record, lambda _: told.standing)
+        return Tracker(self._config.tracking, record, lambda _: training.standing)
 
-    def _tell_start(self, assembly: Assembly, recipe: Recipe, best: BestConfig | None) -> None:
-        config = self._config
-        source = config.recipe_from or next((o for o in config.overrides if o.startswith("+best=")), None)
-        self._console.print(f"[bold]train[/bold]  {config.experiment}")
-        rows = assembly.data.examples
-        self._stage(
-            "data", f"{len(rows['train'])} rows to train on, {len(rows['golden'])} golden rows to judge by"
+    def _tell_start(self, training: _Training, best: BestConfig | None) -> None:
+        config, data = self._config, training.assembly.data
+        self._told.title("train", config.experiment)
+        sizes = {name: len(rows) for name, rows in data.examples.items()}
+        self._told.stage(
+            "data", f"{sizes['train']} rows to train on, {sizes['golden']} golden rows to judge by"
         )
-        values = "  ".join(f"{key}={short(value)}" for key, value in asdict(recipe).items())
-        self._stage("recipe", f"from {source or 'the defaults: no +best and no recipe_from was given'}")
-        self._more(values)
+        found = config.added("best")
+        source = config.recipe_from or (f"+best={found}" if found else None)
+        self._told.stage("recipe", f"from {source or 'the defaults: no +best and no recipe_from was given'}")
+        values = asdict(training.trial.recipe).items()
+        self._told.more("  ".join(f"{key}={short(value)}" for key, value in values))
         searched = best.data_fingerprint if best else (config.best or {}).get("data_fingerprint")
-        if searched not in (None, assembly.data.fingerprint):
-            self._more(
+        if searched not in (None, data.fingerprint):
+            self._told.more(
                 "the recipe was found on other data or other splits; look at the golden loss with care"
             )
 
-    def _stage(self, name: str, text: str) -> None:
-        self._console.print(f"[bold cyan]{name:<9}[/bold cyan]", end="")
-        self._console.print(text, markup=False, soft_wrap=True)
 
-    def _more(self, text: str) -> None:
-        self._console.print(" " * 9 + text, markup=False, soft_wrap=True)
+class _Training:
+    """One recipe on its way to `horizon`: makes its jobs, keeps its standing, tells of each tenth step."""
 
-
-class _Told:
-    """Follows the training: keeps its standing, passes events to the tracker, prints each tenth."""
-
-    def __init__(self, console: Console, trial: Trial) -> None:
-        self._console = console
+    def __init__(self, trial: Trial, assembly: Assembly, told: Transcript) -> None:
+        self.trial = trial
+        self.assembly = assembly
+        self.horizon = _horizon(trial.recipe, assembly)
         self.standing = Standing(trial=trial, state="running", reports=())
         self.tracker: Tracker | None = None
+        self._told = told
         self._steps = 0
+
+    def newest_checkpoint(self) -> tuple[int, str | None]:
+        """Examples seen and path; 0 and None before the first."""
+        found = checkpoint.latest(self.assembly.checkpoints / self.trial.id)
+        return (found[0], str(found[1])) if found else (0, None)
+
+    def job(self, start: int, stop: int, state: str | None, evaluation: Split) -> Job:
+        return Job(
+            id=f"{self.trial.id}@{stop}/{evaluation}",
+            attempt=0,
+            trial=self.trial,
+            start=start,
+            stop=stop,
+            horizon=self.horizon,
+            checkpoint=state,
+            train=View("train"),
+            evaluation=View(evaluation),
+        )
 
     def log(self, event: Progress | Report) -> None:
         if isinstance(event, Report):
-            reports = (*self.standing.reports, dataclasses.replace(event, rows=()))
-            self.standing = dataclasses.replace(self.standing, reports=reports)
-            loss = f"{event.validation_loss:.4f}" if event.validation_loss is not None else event.state
-            self._print(f"{event.examples_seen:>7} examples  validation loss {loss}")
+            self._take(event)
+            loss = event.validation_loss
+            result = event.state if loss is None else f"validation loss {loss:.4f}"
+            self._told.more(f"{event.examples_seen:>7} examples  {result}")
         else:
             self._steps += 1
             if self._steps % 10 == 0:
-                self._print(f"{event.examples_seen:>7} examples  train loss {event.train_loss:.4f}")
+                self._told.more(f"{event.examples_seen:>7} examples  train loss {event.train_loss:.4f}")
         if self.tracker is not None:
             self.tracker.log(event)
 
-    def _print(self, text: str) -> None:
-        self._console.print(" " * 9 + text, markup=False, highlight=False)
+    def _take(self, report: Report) -> None:
+        if report.state == "stopped":
+            return
+        state: TrialState = "running"
+        if report.state != "reached":
+            state = report.state
+        elif report.examples_seen >= self.horizon:
+            state = "complete"
+        reports = (*self.standing.reports, dataclasses.replace(report, rows=()))
+        self.standing = dataclasses.replace(self.standing, state=state, reports=reports, reason=report.error)
 
 
-def _trial(recipe: Recipe, assembly: Assembly, seed: int) -> Trial:
+def _reached(report: Report, doing: str) -> Report:
+    if report.state != "reached":
+        raise TrainingError(
+            f"{doing} ended as {report.state} at {report.examples_seen} examples: {report.error}"
+        )
+    return report
+
+
+def _trial(assembly: Assembly, best: BestConfig | None, config: Config) -> Trial:
+    recipe = best.recipe if best else config.recipe
     given = [
         asdict(recipe),
         assembly.data.fingerprint,
         assembly.model.identity,
-        seed,
-        assembly.config.data.max_tokens,
+        dict(assembly.model_description),
+        config.engine.cls.__name__,
+        config.seed,
+        config.data.max_tokens,
     ]
     key = hashlib.sha256(json.dumps(given).encode()).hexdigest()[:12]
-    return Trial(id=f"train/{key}", number=None, recipe=recipe, seed=seed, base=assembly.model.identity)
+    return Trial(
+        id=f"train/{key}", number=None, recipe=recipe, seed=config.seed, base=assembly.model.identity
+    )
 
 
 def _horizon(recipe: Recipe, assembly: Assembly) -> int:
@@ -213,23 +250,11 @@ def _horizon(recipe: Recipe, assembly: Assembly) -> int:
     return steps * recipe.batch_size
 
 
-def _parts(seen: int, horizon: int) -> list[int]:
-    """Where the training pauses to keep a checkpoint, the last one the horizon."""
-    stops = [horizon * part // _PARTS for part in range(1, _PARTS)]
-    return [*(stop for stop in stops if stop > seen), *([horizon] if horizon > seen else [])]
+def _parts(seen: int, horizon: int, batch_size: int) -> list[int]:
+    """Where training pauses to keep a checkpoint, after whole steps; the last is the horizon.
 
-
-def _job(
-    trial: Trial, *, start: int, stop: int, horizon: int, checkpoint: str | None, evaluation: str
-) -> Job:
-    return Job(
-        id=f"{trial.id}@{stop}/{evaluation}",
-        attempt=0,
-        trial=trial,
-        start=start,
-        stop=stop,
-        horizon=horizon,
-        checkpoint=checkpoint,
-        train=View("train"),
-        evaluation=View(evaluation),  # type: ignore[arg-type]
-    )
+    Begun at the horizon, it is all that is left: to be scored again.
+    """
+    steps = horizon // batch_size
+    stops = {steps * part // _PARTS * batch_size for part in range(1, _PARTS)}
+    return [*sorted(stop for stop in stops if seen < stop < horizon), horizon]

@@ -29,6 +29,13 @@ class Target:
         """A new object. Raises ConfigError where the class refuses its arguments by a ValueError."""
         if twice := sorted(self.arguments.keys() & runtime.keys()):
             raise ConfigError(f"{self.path}.{twice[0]}: the sweep sets this itself. Remove it.")
+        known = inspect.signature(self.cls).parameters
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
+        if not open_ended and (strange := sorted(runtime.keys() - known.keys())):
+            raise ConfigError(
+                f"{self.path}: {self.cls.__name__} takes no `{strange[0]}`, which the sweep passes. Name "
+                "another class."
+            )
         arguments = {name: _built(value) for name, value in self.arguments.items()}
         try:
             return self.cls(**arguments, **runtime)

@@ -185,7 +185,8 @@ class BestConfig:
     """The configuration that production training reuses, and where it came from.
 
     validation, confirm: of the winner. default_confirm: of the recipe's own values, trained as
-    long. data_fingerprint: of the rows and their splits. git_commit: of the working directory.
+    long; None where they did not come to their end. data_fingerprint: of the rows and their splits.
+    git_commit: of the working directory. overrides: the sweep's command line, without secrets.
     """
 
     recipe: Recipe
@@ -199,10 +200,11 @@ class BestConfig:
     fingerprint: str
     validation: Score
     confirm: Score
-    default_confirm: Score
+    default_confirm: Score | None
     verdicts: tuple[Verdict, ...]
     git_commit: str | None
     mlflow_run: str | None
+    overrides: tuple[str, ...]
 
 
 class Wait(NamedTuple):

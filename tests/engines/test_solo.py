@@ -19,6 +19,7 @@ from sweep.engines import checkpoint
 from sweep.engines.evaluate import collate, row_losses
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import describe, load_with_adapter
+from sweep.engines.segment import Segment
 from sweep.engines.solo import Solo
 from sweep.engines.stream import Stream
 from sweep.search.loop import Jobs
@@ -114,10 +115,10 @@ class Cramped(Solo):
 
     fits = 2
 
-    def _train(self, job: Job, source: Any, model: Any, work: Any, micro_batch: int, emit: Any) -> Any:
+    def _segment(self, job: Job, source: Any, work: Any, micro_batch: int) -> Segment:
         if micro_batch > self.fits:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return super()._train(job, source, model, work, micro_batch, emit)
+        return super()._segment(job, source, work, micro_batch)
 
 
 def test_out_of_memory_shrinks_the_micro_batch_and_never_the_batch(inputs: Inputs, solo: Solo) -> None:

@@ -13,8 +13,10 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from sweep.engines import checkpoint
 from sweep.engines.synthetic import Synthetic
 from sweep.errors import StudyError
+from sweep.search.loop import Jobs
 from sweep.search.scheduler import Full, Pruned
 from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned, open_storage
@@ -40,6 +42,14 @@ class DyingStorage(InMemoryStorage):
         if self.writes_left < 0:
             raise Killed
 
+    def create_new_study(self, *args: Any, **kwargs: Any) -> int:
+        self._write()
+        return super().create_new_study(*args, **kwargs)
+
+    def set_study_user_attr(self, *args: Any, **kwargs: Any) -> None:
+        self._write()
+        super().set_study_user_attr(*args, **kwargs)
+
     def create_new_trial(self, *args: Any, **kwargs: Any) -> int:
         self._write()
         return super().create_new_trial(*args, **kwargs)
@@ -63,6 +73,12 @@ class DyingStorage(InMemoryStorage):
     def set_trial_system_attr(self, *args: Any, **kwargs: Any) -> None:
         self._write()
         super().set_trial_system_attr(*args, **kwargs)
+
+
+def first_job(study: Study) -> Job:
+    job = study.next(Capacity())
+    assert isinstance(job, Job)
+    return job
 
 
 def outline(study: Study) -> list[tuple[Any, ...]]:
@@ -171,17 +187,79 @@ def test_interrupting_keeps_what_was_trained(run: Run) -> None:
 
 
 @pytest.mark.parametrize("reason", ["diverged", "infeasible", "failed"])
-def test_a_trial_that_ends_badly_is_never_ranked_and_stops_nothing(run: Run, reason: Any) -> None:
-    study = open_study()
-    job = study.next(Capacity())
-    assert isinstance(job, Job)
-    study.record(Report(job=job.id, trial="0", attempt=0, examples_seen=8, state=reason, error="because"))
-    standing = study.standing("0")
+def test_a_trial_that_ends_badly_is_never_ranked_and_stops_nothing(
+    run: Run, synthetic: Synthetic, reason: Any
+) -> None:
+    study = open_study(scheduler=Full())
+    for event in synthetic.run(Jobs([first_job(study)])):
+        study.record(event)
+    job = first_job(study)
+    study.record(Report(job=job.id, trial="1", attempt=0, examples_seen=8, state=reason, error="because"))
+    standing = study.standing("1")
     assert (standing.state, standing.reason) == (reason, "because")
     run(study)
     assert len(study.standings) == PLAN.trials
     assert study.best is not None
-    assert study.best.trial.number != 0
+    assert study.best.trial.number != 1
+
+
+def test_a_failing_trial_0_stops_the_search_and_is_tried_again() -> None:
+    disk = InMemoryStorage()
+    study = open_study(disk)
+    job = first_job(study)
+    report = Report(job=job.id, trial="0", attempt=0, examples_seen=0, state="failed", error="no such layer")
+    with pytest.raises(StudyError, match="no such layer"):
+        study.record(report)
+    assert first_job(open_study(disk)).id == job.id
+
+
+def test_a_broken_checkpoint_costs_a_rung_and_not_the_trial(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = InMemoryStorage()
+    study = open_study(disk)
+
+    class BreakAfter96:
+        def log(self, event: Progress | Report) -> None:
+            if isinstance(event, Report) and event.examples_seen == 96:
+                (Path(event.checkpoint or "") / "state.json").write_text("half")
+                study.interrupt()
+
+    run(study, BreakAfter96())
+    job = first_job(open_study(disk))
+    assert (job.id, job.start, job.stop) == ("0@288", 32, 288)
+    assert "goes on from an earlier state" in caplog.text
+    assert run(open_study(disk)).standing("0").state == "complete"
+
+
+def test_a_second_driver_in_the_same_storage_is_noticed() -> None:
+    disk = InMemoryStorage()
+    mine, other = open_study(disk), open_study(disk)
+    first_job(mine)
+    with pytest.raises(StudyError, match="One study has one driver"):
+        first_job(other)
+
+
+def test_a_name_without_trials_may_be_used_for_another_search() -> None:
+    disk = InMemoryStorage()
+    open_study(disk, fingerprint={"data": "typo"})
+    first_job(open_study(disk, fingerprint={"data": "right"}))
+    with pytest.raises(StudyError, match="data: was right, is typo"):
+        open_study(disk, fingerprint={"data": "typo"})
+
+
+def test_trial_0_is_trained_even_when_the_time_is_gone(run: Run) -> None:
+    now = iter(range(0, 10**9, 1000))
+    study = run(open_study(seconds=1.0, clock=lambda: float(next(now))))
+    assert study.standing("0").state == "complete"
+
+
+def test_the_ladder_counts_trial_0_where_a_condition_hides_the_batch_size() -> None:
+    space = Space.from_mapping(
+        {"lora_rank": {"choices": [4, 16]}, "batch_size": {"choices": [4, 8], "when": "lora_rank > 16"}}
+    )
+    study = open_study(space=space, defaults=replace(DEFAULTS, batch_size=32))
+    assert all(rung % 32 == 0 for rung in study.ladder)
 
 
 def test_divergence_teaches_the_sampler_to_stay_away(run: Run) -> None:
@@ -209,7 +287,7 @@ def test_a_paused_trial_is_shown_to_samplers_as_pruned_and_stored_as_running() -
 
 def test_another_fingerprint_is_refused_with_the_differences() -> None:
     disk = InMemoryStorage()
-    open_study(disk, fingerprint={"data": "a", "seed": "0"})
+    first_job(open_study(disk, fingerprint={"data": "a", "seed": "0"}))
     with pytest.raises(StudyError) as refusal:
         open_study(disk, fingerprint={"data": "b", "seed": "0"}, train_rows=500)
     message = str(refusal.value)
@@ -283,14 +361,14 @@ def test_nothing_unfinite_reaches_optuna(run: Run) -> None:
     assert frozen.constraints == {"diverged": 1.0}
 
 
-def test_a_trial_stopped_before_it_was_scored_is_only_scored(run: Run) -> None:
+def test_a_trial_stopped_before_it_was_scored_is_only_scored(tmp_path: Path) -> None:
     disk = InMemoryStorage()
+    with checkpoint.writing(tmp_path / "32"):
+        somewhere = str(tmp_path / "32")
     study = open_study(disk)
-    job = study.next(Capacity())
-    assert isinstance(job, Job)
+    job = first_job(study)
     study.record(
-        Report(job=job.id, trial="0", attempt=0, examples_seen=32, state="stopped", checkpoint="somewhere")
+        Report(job=job.id, trial="0", attempt=0, examples_seen=32, state="stopped", checkpoint=somewhere)
     )
-    again = open_study(disk).next(Capacity())
-    assert isinstance(again, Job)
-    assert (again.id, again.start, again.stop, again.checkpoint) == ("0@32", 32, 32, "somewhere")
+    again = first_job(open_study(disk))
+    assert (again.id, again.start, again.stop, again.checkpoint) == ("0@32", 32, 32, somewhere)

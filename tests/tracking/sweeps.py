@@ -65,6 +65,7 @@ BEST = BestConfig(
     ),
     git_commit="0123456",
     mlflow_run=None,
+    overrides=("+experiment=support_bot", "space.lora_rank=choice(8, 16)", "+best=earlier"),
 )
 
 

@@ -45,10 +45,11 @@ BESTS = st.builds(
     fingerprint=TEXTS,
     validation=SCORES,
     confirm=SCORES,
-    default_confirm=SCORES,
+    default_confirm=st.none() | SCORES,
     verdicts=st.lists(VERDICTS, max_size=2).map(tuple),
     git_commit=st.none() | TEXTS,
     mlflow_run=st.none() | TEXTS,
+    overrides=st.lists(TEXTS, max_size=3).map(tuple),
 )
 
 
@@ -81,9 +82,17 @@ def test_the_file_says_where_it_comes_from_and_how_to_use_it(tmp_path: Path) -> 
     assert lines[0] == "# @package _global_"
     assert "# Best recipe of study support_bot: trial 12, seed 0, 4096 examples." in comments
     assert "# confirm     this recipe   1.2345 ± 0.0100 (standard error, 400 examples)" in comments
-    assert "# Train with it:  python -m sweep.train +experiment=support_bot +best=found" in comments
+    command = "python -m sweep.train +experiment=support_bot 'space.lora_rank=choice(8, 16)' +best=found"
+    assert f"# Train with it:  {command}" in comments
     assert any("beats_default: only 0.1 best" in line for line in comments)
     assert lines[len(comments)] == ""
+
+
+def test_defaults_that_came_to_no_end_have_no_score(tmp_path: Path) -> None:
+    told = replace(BEST, default_confirm=None)
+    path = write_best(told, tmp_path / "found.yaml").path
+    assert "default" not in path.read_text().replace("beats_default", "")
+    assert read_best(path) == told
 
 
 def test_the_file_of_the_same_study_is_replaced_whole(tmp_path: Path) -> None:

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import io
-import json
-import os
-import shutil
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 
+from sweep.engines.byte_tokenizer import byte_tokenizer
+from sweep.engines.cache import cached
 from sweep.errors import ModelError
+from sweep.schema import build
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DataType = Literal["float32", "bfloat16", "float16"]
-
-_CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+# Not float16: without a loss scaler its gradients vanish.
+DataType = Literal["float32", "bfloat16"]
 
 
 class Base(NamedTuple):
@@ -123,7 +115,7 @@ class PackagedGguf:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         _quietly()
-        folder = _cached(self.identity, self._convert)
+        folder = cached(self.identity, self._convert)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=_torch_dtype(self.dtype), use_safetensors=True
@@ -151,7 +143,8 @@ class PackagedGguf:
         tokenizer.save_pretrained(folder)
 
     def _file(self) -> Path:
-        specification = importlib.util.find_spec(self.package)
+        # Of a dotted name, find_spec imports the parent.
+        specification = importlib.util.find_spec(self.package) if self.package.isidentifier() else None
         folders = specification.submodule_search_locations if specification else None
         files = [path for folder in folders or () for path in Path(folder).rglob("*.gguf")]
         if len(files) != 1:
@@ -175,6 +168,16 @@ class RandomLlama:
     seed: int
     dtype: DataType
 
+    def __post_init__(self) -> None:
+        positive = min(self.hidden_size, self.layers, self.heads) > 0 and self.seed >= 0
+        # Rotary positions turn pairs of a head's numbers.
+        if not positive or self.hidden_size % (2 * self.heads):
+            raise ValueError(
+                "needs hidden_size, layers and heads above 0, seed at least 0 and hidden_size a multiple of "
+                f"2 * heads, got hidden_size={self.hidden_size}, layers={self.layers}, heads={self.heads}, "
+                f"seed={self.seed}"
+            )
+
     @property
     def identity(self) -> str:
         """Shape and seed."""
@@ -185,7 +188,7 @@ class RandomLlama:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         _quietly()
-        folder = _cached(self.identity, self._make)
+        folder = cached(self.identity, self._make)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=_torch_dtype(self.dtype))
         return _ready(model, AutoTokenizer.from_pretrained(folder))
 
@@ -212,27 +215,6 @@ class RandomLlama:
         tokenizer.save_pretrained(folder)
 
 
-def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """A tokenizer of the 256 bytes and four ChatML markers, with a chat template; nothing is downloaded."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    markers = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<|unk|>"]
-    vocabulary = markers + sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(vocabulary)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<|pad|>",
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        unk_token="<|unk|>",
-    )
-    tokenizer.chat_template = _CHATML
-    return tokenizer
-
-
 def describe(source: ModelSource) -> dict[str, object]:
     """The source as a mapping that `from_description` turns back; what a best config stores."""
     kind = type(source)
@@ -240,7 +222,10 @@ def describe(source: ModelSource) -> dict[str, object]:
 
 
 def from_description(description: Mapping[str, object]) -> ModelSource:
-    """The source that `describe` described. Only this module's classes: a registry is no place for code."""
+    """The source that `describe` described. Only this module's classes: a registry is no place for code.
+
+    Raises ModelError or ConfigError where the description is none, or would run a repository's code.
+    """
     fields = dict(description)
     target = str(fields.pop("_target_", ""))
     module, _, name = target.rpartition(".")
@@ -250,7 +235,16 @@ def from_description(description: Mapping[str, object]) -> ModelSource:
             f"model._target_={target!r} names no model that {__name__} knows; it must be one of "
             f"{', '.join(kinds)}. Rebuild the model from its own configuration instead."
         )
-    return cast(ModelSource, kinds[name](**fields))  # type: ignore[arg-type]
+    if fields.get("trust_remote_code"):
+        raise ModelError(
+            f"model.trust_remote_code: the description of {fields.get('path')!r} asks to run code from that "
+            "repository, which a registry or a best file may not decide. If you reviewed the code, set "
+            "model.trust_remote_code=true by hand, in an experiment file of your own."
+        )
+    try:
+        return cast("ModelSource", build(kinds[name], fields, "model"))
+    except ValueError as error:
+        raise ModelError(f"model: {name} {error}. Rebuild the model from its own configuration.") from error
 
 
 def load_with_adapter(description: Mapping[str, object], adapter: Path) -> Base:
@@ -271,38 +265,6 @@ def peft_on_transformers() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         yield
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $SWEEP_CACHE, else the user's cache folder."""
-    configured = os.environ.get("SWEEP_CACHE")
-    if configured:
-        return Path(configured)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sweep"
-
-
-def _cached(identity: str, make: Callable[[Path], None]) -> Path:
-    """The folder of `identity` in the cache; made aside and renamed, so that no reader sees half of it."""
-    import transformers
-
-    # The layout of saved tokenizers and weights belongs to a transformers version.
-    key = hashlib.sha256(json.dumps([identity, transformers.__version__]).encode()).hexdigest()[:12]
-    readable = "".join(letter if letter.isalnum() or letter in ".-_" else "-" for letter in identity)
-    folder = cache_folder() / "models" / f"{readable}-{key}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    try:
-        make(aside)
-        aside.replace(folder)
-    except OSError:
-        # Another process may have finished the same model first.
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return folder
 
 
 def _ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Base:
@@ -326,4 +288,4 @@ def _quietly() -> None:
 def _torch_dtype(name: DataType) -> torch.dtype:
     import torch
 
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]

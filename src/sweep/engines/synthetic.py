@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.engines import checkpoint
+from sweep.errors import CheckpointError
 from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, ReportState, RowLoss, Source, Wait
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _TOKENS_PER_EXAMPLE = 64
 _ROWS = 32
+_TOKENS_PER_ROW = 8
 
 
 class Synthetic:
@@ -29,7 +31,7 @@ class Synthetic:
     """
 
     def __init__(self, *, inputs: Inputs, noise: float) -> None:
-        self._folder = inputs.folder
+        self._inputs = inputs
         self._noise = noise
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
@@ -84,13 +86,19 @@ class Synthetic:
             validation_loss=value,
             bits_per_byte=value / math.log(2) / 4 if value is not None else None,
             train_loss=value - 0.02 if value is not None else None,
-            rows=tuple(RowLoss(str(row), (value or 0.0) * 8, 8) for row in range(_ROWS)) if reached else (),
+            rows=self._rows(job, value) if value is not None else (),
             checkpoint=self._save(job, examples) if state in ("reached", "stopped") else None,
             seconds=(examples - job.start) / 1000,
             tokens=(examples - job.start) * _TOKENS_PER_EXAMPLE,
             ended_ms=time.time_ns() // 1_000_000,
             error=error,
         )
+
+    def _rows(self, job: Job, value: float) -> tuple[RowLoss, ...]:
+        """The rows of the job's view, all with the same loss; made up where there is no data."""
+        examples = self._inputs.data.examples.get(job.evaluation.split, ())[: job.evaluation.rows]
+        ids = [example.id for example in examples] or [str(number) for number in range(_ROWS)]
+        return tuple(RowLoss(row, value * _TOKENS_PER_ROW, _TOKENS_PER_ROW) for row in ids)
 
     def expected(self, recipe: Recipe, examples: int, seed: int) -> float:
         """The validation loss that a report of this engine carries."""
@@ -101,7 +109,7 @@ class Synthetic:
     def _save(self, job: Job, examples: int) -> str | None:
         if job.start == job.stop:
             return job.checkpoint
-        target = self._folder / job.trial.id / str(examples)
+        target = self._inputs.folder / job.trial.id / str(examples)
         with checkpoint.writing(target) as aside:
             (aside / "state.json").write_text(json.dumps({"examples_seen": examples}))
         return str(target)
@@ -122,6 +130,9 @@ def loss(recipe: Recipe, examples: int) -> float:
 def _checkpoint_problem(job: Job) -> str | None:
     if job.checkpoint is None:
         return None if job.start == 0 else f"job starts at {job.start} examples without a checkpoint"
-    folder = checkpoint.verified(Path(job.checkpoint))
+    try:
+        folder = checkpoint.verified(Path(job.checkpoint))
+    except CheckpointError as error:
+        return str(error)
     seen = json.loads((folder / "state.json").read_text())["examples_seen"]
     return None if seen == job.start else f"checkpoint holds {seen} examples, the job starts at {job.start}"

@@ -22,19 +22,30 @@ class Jobs:
 
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._waiting = deque(jobs)
+        self._out: frozenset[str] = frozenset()
         self._interrupted = False
 
+    def interrupt(self) -> None:
+        """Hand out nothing more and cancel what is out."""
+        self._interrupted = True
+
     def next(self, capacity: Capacity) -> Job | Wait | Done:
-        return self._waiting.popleft() if self._waiting and not self._interrupted else Done()
+        if self._interrupted or not self._waiting:
+            return Done()
+        job = self._waiting.popleft()
+        self._out |= {job.id}
+        return job
 
     def cancelled(self) -> frozenset[str]:
-        return frozenset()
+        return self._out if self._interrupted else frozenset()
 
 
-def run_jobs(jobs: Sequence[Job], backend: Backend, observers: Sequence[Observer] = ()) -> dict[str, Report]:
-    """The report of each job by its id."""
+def run_jobs(
+    jobs: Sequence[Job] | Jobs, backend: Backend, observers: Sequence[Observer] = ()
+) -> dict[str, Report]:
+    """The report of each job by its id; an interrupted source leaves out those that were not begun."""
     reports = {}
-    for event in backend.run(Jobs(jobs)):
+    for event in backend.run(jobs if isinstance(jobs, Jobs) else Jobs(jobs)):
         if isinstance(event, Report):
             reports[event.job] = event
         for observer in observers:

@@ -71,6 +71,9 @@ class Parameter:
         if self.choices is not None:
             return self.choices[self._codes.index(cast("Code", code))]
         number = cast("float", code)
+        if isinstance(self.distribution, FloatDistribution) and self.distribution.step is not None:
+            # Optuna multiplies in binary, and so draws 0.30000000000000004 for 0.3.
+            number = _nearest_on_grid(number, low=self.distribution.low, step=self.distribution.step)
         return float(number) if KINDS[self.name] is float else int(number)
 
     def encode(self, value: Value) -> Code:
@@ -84,17 +87,6 @@ class Parameter:
             f"recipe's own values are trial 0, so they must lie inside. Change recipe.{self.name}, widen "
             f"space.{self.name}, or leave it out of the search with ~space.{self.name}."
         )
-
-    def size(self) -> int | None:
-        """How many values there are, None where they are continuous."""
-        match self.distribution:
-            case IntDistribution(low=low, high=high, step=step):
-                return (high - low) // step + 1
-            case FloatDistribution(low=low, high=high, step=float(step)):
-                return round((high - low) / step) + 1
-            case CategoricalDistribution(choices=codes):
-                return len(codes)
-        return None
 
     def __str__(self) -> str:
         if self.choices is not None:
@@ -173,11 +165,13 @@ def _interval(name: str, form: Mapping[str, object]) -> FloatDistribution | IntD
 def _check_step(path: str, *, low: float, high: float, step: float, log: bool) -> None:
     if log:
         raise SpaceError(f"{path}: `log` and `step` exclude each other. Drop one of them.")
-    if not 0 < step <= high - low:
+    reaches = step > 0 and _on_grid(high, low=low, step=step)
+    # In binary 0.3 - 0.1 is less than 0.2.
+    if step <= 0 or (step > high - low and not reaches):
         raise SpaceError(
             f"{path}.step: must be above 0 and at most high - low = {high - low:g}, got {step:g}. Change it."
         )
-    if not _on_grid(high, low=low, step=step):
+    if not reaches:
         top = low + math.floor((high - low) / step) * step
         raise SpaceError(
             f"{path}: steps of {step:g} from low={low:g} miss high={high:g}. Set `high` to {top:g} or "
@@ -235,8 +229,13 @@ def _flag(value: object, path: str) -> bool:
 
 
 def _on_grid(value: float, *, low: float, step: float) -> bool:
+    return _nearest_on_grid(value, low=low, step=step) == value
+
+
+def _nearest_on_grid(value: float, *, low: float, step: float) -> float:
     # In binary 0.3 is no multiple of 0.1; in the decimals that people write, it is.
-    return (Decimal(repr(value)) - Decimal(repr(low))) % Decimal(repr(step)) == 0
+    start, width = Decimal(repr(low)), Decimal(repr(step))
+    return float(start + round((Decimal(repr(value)) - start) / width) * width)
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

@@ -97,7 +97,8 @@ class TopK:
 
     def __post_init__(self) -> None:
         if self.k < 1 or not 0 < self.first_share < 1:
-            raise ValueError(f"needs k >= 1 and 0 < first_share < 1, got k={self.k}, {self.first_share=}")
+            given = f"k={self.k}, first_share={self.first_share}"
+            raise ValueError(f"needs k >= 1 and 0 < first_share < 1, got {given}")
 
     def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
         first = max(unit, round(self.first_share * horizon / unit) * unit)

@@ -27,6 +27,13 @@ def open_storage(url: str) -> BaseStorage:
         return optuna.storages.InMemoryStorage()
     try:
         storage = optuna.storages.RDBStorage(url)
+    except RuntimeError as error:
+        url = _without_password(url)
+        raise StudyError(
+            f"storage={url} has the tables of another version of Optuna than the installed "
+            f"{optuna.__version__}. Back it up and run `optuna storage upgrade --storage {url}`; if they are "
+            "newer, install that Optuna. Or start anew with another storage."
+        ) from error
     except (SQLAlchemyError, ImportError, ValueError) as error:
         raise StudyError(
             f"storage={_without_password(url)} could not be opened ({type(error).__name__}). It must be an "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import shutil
 import time
@@ -17,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -25,30 +26,16 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweep.errors import StudyError
-from sweep.evaluation.compare import loss_score
+from sweep.engines.checkpoint import verified
+from sweep.errors import CheckpointError, StudyError
 from sweep.search.draw import Draw
+from sweep.search.entries import END, JOB, RECIPE, STOPPED, entry, rung_entry, rung_key, standing_of
 from sweep.search.scheduler import Advance, Scheduler
 from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned
-from sweep.types import (
-    Capacity,
-    Done,
-    Job,
-    Progress,
-    Recipe,
-    Report,
-    Standing,
-    Trial,
-    View,
-    Wait,
-)
-from sweep.types import (
-    TrialState as State,
-)
+from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, Standing, View, Wait
 
-_RUNG = "rung:"
-_STATES: Mapping[TrialState, State] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
+_logger = logging.getLogger("sweep.search")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +62,12 @@ class Plan:
 class Study:
     """A source of jobs and the only writer to Optuna.
 
-    Trial numbers run from 0 without gaps, whenever the driver was killed: on start, trials that a
-    predecessor left half registered are completed, jobs that were out are handed out again from
-    their last checkpoint. Each ask samples from hash(seed, trial number), so nothing is replayed.
+    Trial numbers run from 0 without gaps, whenever the driver was killed: on start, jobs that were
+    out are handed out again from their last whole checkpoint. Each draw is seeded by hash(seed,
+    trial number), so nothing is replayed. The clock runs from the first `next` on.
 
-    Raises StudyError if a study of this name with another fingerprint exists.
+    Raises StudyError if a study of this name with another fingerprint has trials, if another driver
+    adds trials to it, or if trial 0, the recipe itself, fails: then every other would.
     """
 
     def __init__(
@@ -110,7 +98,7 @@ class Study:
         )
         self._check_fingerprint()
         self._spent_before = float(self._optuna.user_attrs.get("seconds", 0.0))
-        self._started = clock()
+        self._started: float | None = None
         self._recover()
 
     # What others read
@@ -121,8 +109,8 @@ class Study:
         return tuple(self._standings[number] for number in sorted(self._standings))
 
     def standing(self, trial: str) -> Standing:
-        """Where the trial of this id stands. Raises KeyError for a trial outside the search."""
-        return next(s for s in self._standings.values() if s.trial.id == trial)
+        """Where the trial of this id stands. Raises KeyError for a trial that is not in the study."""
+        return {standing.trial.id: standing for standing in self._standings.values()}[trial]
 
     @property
     def best(self) -> Standing | None:
@@ -138,7 +126,8 @@ class Study:
     @property
     def seconds_spent(self) -> float:
         """Driver time over all starts."""
-        return self._spent_before + self._clock() - self._started
+        running = 0.0 if self._started is None else self._clock() - self._started
+        return self._spent_before + running
 
     @property
     def expected_examples(self) -> int:
@@ -157,23 +146,18 @@ class Study:
     # The source
 
     def next(self, capacity: Capacity) -> Job | Wait | Done:
+        if self._started is None:
+            self._started = self._clock()
         if self._interrupted:
             return Done()
         if self._again:
             return self._hand_out(self._again.popleft())
-        out_of_time = self._seconds_left() <= 0
-        decision = self._scheduler.next(
-            self.standings,
-            self.ladder,
-            may_start=len(self._standings) < self.plan.trials and self._has_time(),
-        )
-        if decision == "wait":
-            return Wait()
+        decision = self._scheduler.next(self.standings, self.ladder, may_start=self._may_start())
         if decision == "start":
             return self._hand_out(self._start())
-        if isinstance(decision, Advance) and (not out_of_time or self._must_land()):
+        if isinstance(decision, Advance) and self._may_advance(self.standing(decision.trial)):
             return self._hand_out(int(decision.trial))
-        if self._jobs:
+        if decision == "wait" or self._jobs:
             return Wait()
         self._close()
         return Done()
@@ -191,16 +175,19 @@ class Study:
         if job is None or job.attempt != event.attempt or job.trial.number is None:
             return
         number = job.trial.number
+        if number == 0 and event.state == "failed":
+            raise StudyError(
+                f"Trial 0, the recipe's own values, failed, so every other would: {event.error}\n"
+                "It was not recorded. Mend the cause and start again."
+            )
         del self._jobs[event.job]
         match event.state:
             case "reached":
-                self._set(number, f"{_RUNG}{job.stop}", _to_entry(_at_rung(event, job.stop)))
+                self._set(number, rung_key(job.stop), rung_entry(event, job.stop))
             case "stopped":
-                self._set(
-                    number, "stopped", {"examples": event.examples_seen, "checkpoint": event.checkpoint}
-                )
+                self._set(number, STOPPED, {"examples": event.examples_seen, "checkpoint": event.checkpoint})
             case "diverged" | "infeasible" | "failed":
-                self._set(number, "end", _to_entry(event))
+                self._set(number, END, entry(event))
         self._optuna.set_user_attr("seconds", self.seconds_spent)
         self._settle(number)
         if event.state == "stopped" and not self._interrupted:
@@ -219,9 +206,14 @@ class Study:
                 state=TrialState.RUNNING,
                 params=parameters,
                 distributions={name: distributions[name] for name in parameters},
-                user_attrs={"recipe": asdict(recipe)},
+                user_attrs={RECIPE: asdict(recipe)},
             )
         )
+        if len(self._optuna.get_trials(deepcopy=False)) != number + 1:
+            raise StudyError(
+                f"Another driver added trials to the study {self.plan.name!r} in the same storage. One study "
+                "has one driver: stop the other, then start again."
+            )
         self._settle(number)
         return number
 
@@ -236,14 +228,10 @@ class Study:
         standing = self._standings[number]
         attributes = self._frozen(number).user_attrs
         reached = max(standing.values, default=0)
-        last = standing.reports[-1] if standing.reports else None
-        start, checkpoint = reached, last.checkpoint if last else None
-        stopped = attributes.get("stopped")
-        if stopped and stopped["examples"] > reached and stopped["checkpoint"]:
-            start, checkpoint = stopped["examples"], stopped["checkpoint"]
+        start, checkpoint = self._newest_state(standing, attributes.get(STOPPED))
         rungs = self.rungs(standing.trial.recipe)
         stop = next(rung for rung in rungs if rung > reached)
-        out = attributes.get("job")
+        out = attributes.get(JOB)
         attempt = out["attempt"] + 1 if out and out["stop"] == stop else 0
         job = Job(
             id=f"{standing.trial.id}@{stop}",
@@ -256,24 +244,38 @@ class Study:
             train=View("train"),
             evaluation=self.plan.evaluation,
         )
-        self._set(number, "job", {"stop": stop, "attempt": attempt})
+        self._set(number, JOB, {"stop": stop, "attempt": attempt})
         self._jobs[job.id] = job
         self._standings[number] = dataclasses.replace(standing, state="running")
         return job
+
+    def _newest_state(self, standing: Standing, stopped: Mapping[str, Any] | None) -> tuple[int, str | None]:
+        """Examples seen and checkpoint to go on from: the newest that is whole, else the beginning."""
+        kept = {report.examples_seen: report.checkpoint for report in standing.reports}
+        if stopped:
+            kept[stopped["examples"]] = stopped["checkpoint"]
+        for examples, path in sorted(kept.items(), reverse=True):
+            if path is None:
+                continue
+            try:
+                return examples, str(verified(Path(path)))
+            except CheckpointError as error:
+                _logger.warning("Trial %s goes on from an earlier state: %s", standing.trial.id, error)
+        return 0, None
 
     def _settle(self, number: int) -> None:
         """Bring Optuna's view of a trial in line with its entries. Repeating it changes nothing."""
         frozen = self._frozen(number)
         trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
-        standing = self._standing_of(frozen)
+        standing = standing_of(frozen, seed=self.plan.seed, base=self.plan.base)
         if not frozen.state.is_finished():
             for rung, loss in standing.values.items():
                 if rung not in frozen.intermediate_values:
                     trial.report(loss, rung)
             standing = self._tell(trial, standing)
         self._standings[number] = standing
-        if standing.state not in ("running", "paused", "complete"):
-            self._drop_checkpoints(standing)
+        if standing.state not in ("running", "paused"):
+            _drop_checkpoints(standing, frozen.user_attrs.get(STOPPED))
 
     def _tell(self, trial: optuna.Trial, standing: Standing) -> Standing:
         number = trial.number
@@ -304,28 +306,9 @@ class Study:
             number = frozen.number
             self._settle(number)
             standing = self._standings[number]
-            out = frozen.user_attrs.get("job", {}).get("stop", self.ladder[0])
+            out = frozen.user_attrs.get(JOB, {}).get("stop", self.ladder[0])
             if standing.state == "paused" and out > max(standing.values, default=0):
                 self._again.append(number)
-
-    def _standing_of(self, frozen: FrozenTrial) -> Standing:
-        attributes = frozen.user_attrs
-        trial = Trial(
-            id=str(frozen.number),
-            number=frozen.number,
-            recipe=_to_recipe(attributes["recipe"]),
-            seed=self.plan.seed,
-            base=self.plan.base,
-        )
-        rungs = sorted((int(key.removeprefix(_RUNG)), key) for key in attributes if key.startswith(_RUNG))
-        reports = tuple(_to_report(attributes[key]) for _, key in rungs)
-        if "end" in attributes:
-            end = _to_report(attributes["end"])
-            return Standing(
-                trial=trial, state=cast("State", end.state), reports=(*reports, end), reason=end.error
-            )
-        state: State = _STATES.get(frozen.state, "paused")
-        return Standing(trial=trial, state=state, reports=reports)
 
     @property
     def _fingerprint(self) -> dict[str, str]:
@@ -334,7 +317,7 @@ class Study:
     def _check_fingerprint(self) -> None:
         given = self._fingerprint
         stored = self._optuna.user_attrs.get("fingerprint")
-        if stored is None:
+        if stored is None or not self._optuna.get_trials(deepcopy=False):
             self._optuna.set_user_attr("fingerprint", given)
             return
         changed = [key for key in sorted({*stored, *given}) if stored.get(key) != given.get(key)]
@@ -372,20 +355,26 @@ class Study:
         """Whether the search has no winner besides the defaults yet, whatever the time."""
         return not any(s.state == "complete" and s.trial.number != 0 for s in self._standings.values())
 
-    def _has_time(self) -> bool:
-        """Whether another trial may start and still leave time to take one to the end."""
-        reports = [report for s in self._standings.values() for report in s.reports]
-        examples = sum(max(s.values, default=0) for s in self._standings.values())
-        if not examples:
-            return self._seconds_left() > 0
-        rate = sum(report.seconds for report in reports) / examples
+    def _may_start(self) -> bool:
+        """Trial 0 always may; others within the budget, leaving time to take one to the end."""
+        started = len(self._standings)
         landing = self.ladder[-1] if self._must_land() else self.ladder[0]
-        return self._seconds_left() > rate * landing
+        return started == 0 or (
+            started < self.plan.trials and self._seconds_left() > self._seconds_for(landing)
+        )
 
-    def _drop_checkpoints(self, standing: Standing) -> None:
-        for report in standing.reports:
-            if report.checkpoint:
-                shutil.rmtree(Path(report.checkpoint), ignore_errors=True)
+    def _may_advance(self, standing: Standing) -> bool:
+        """Whether the time left allows the next rung; the defaults and the first winner always get there."""
+        reached = max(standing.values, default=0)
+        rung = next(rung for rung in self.rungs(standing.trial.recipe) if rung > reached)
+        affordable = self._seconds_left() > self._seconds_for(rung - reached)
+        return affordable or standing.trial.number == 0 or self._must_land()
+
+    def _seconds_for(self, examples: int) -> float:
+        """What so many examples cost at the rate so far, evaluation included; 0 before the first report."""
+        trained = sum(max(s.values, default=0) for s in self._standings.values())
+        seconds = sum(report.seconds for s in self._standings.values() for report in s.reports)
+        return seconds / trained * examples if trained else 0.0
 
 
 def final_loss(standing: Standing) -> float:
@@ -394,36 +383,24 @@ def final_loss(standing: Standing) -> float:
 
 
 def _largest(name: str, plan: Plan) -> float:
-    """The largest value that a numeric field takes in this search."""
+    """The largest value that a numeric field takes in this search, trial 0 included."""
+    fixed = float(getattr(plan.defaults, name))
     searched = next((p for p in plan.space.parameters if p.name == name), None)
     if searched is None:
-        return float(getattr(plan.defaults, name))
+        return fixed
     return float(searched.choices[-1] if searched.choices else searched.distribution.high)  # type: ignore[arg-type,union-attr]
+
+
+def _drop_checkpoints(standing: Standing, stopped: Mapping[str, Any] | None) -> None:
+    """Of a final trial: all but the last one of a complete trial."""
+    paths = [Path(report.checkpoint) for report in standing.reports if report.checkpoint]
+    kept = paths[-1] if paths and standing.state == "complete" else None
+    if stopped and stopped["checkpoint"]:
+        paths.append(Path(stopped["checkpoint"]))
+    for path in paths:
+        if path != kept:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
-
-
-def _at_rung(report: Report, rung: int) -> Report:
-    """The report as it is kept: its rows become a standard error, a batch's overshoot is left out."""
-    metrics = dict(report.metrics)
-    if report.rows:
-        score = loss_score(report.rows)
-        metrics |= {"validation_loss_error": score.standard_error, "validation_rows": float(score.examples)}
-    return dataclasses.replace(report, examples_seen=rung, metrics=metrics)
-
-
-def _to_recipe(entry: Mapping[str, object]) -> Recipe:
-    modules = entry["target_modules"]
-    fixed = modules if isinstance(modules, str) else tuple(cast("list[str]", modules))
-    return Recipe(**{**entry, "target_modules": fixed})  # type: ignore[arg-type]
-
-
-def _to_entry(report: Report) -> str:
-    fields = asdict(dataclasses.replace(report, rows=()))
-    return json.dumps(fields)
-
-
-def _to_report(entry: str) -> Report:
-    return Report(**{**json.loads(entry), "rows": ()})

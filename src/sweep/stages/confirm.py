@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +18,41 @@ _CONFIRM = View("confirm")
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """Scores on the confirm split. difference: the winner's loss minus the defaults', row by row."""
+    """Scores on the confirm split. difference: the winner's loss minus the defaults', row by row.
+
+    defaults, difference: None where the defaults did not come to their end.
+    """
 
     best: Score
-    defaults: Score
-    difference: Difference
+    defaults: Score | None
+    difference: Difference | None
     verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A file that keeps the rows' losses, so that the same trials of the same study are scored once."""
+
+    path: Path
+    study: str
+
+    def read(self, jobs: Mapping[str, Job]) -> dict[str, tuple[RowLoss, ...]] | None:
+        """The losses by trial, None where the file holds other ones."""
+        if not self.path.is_file():
+            return None
+        stored = json.loads(self.path.read_text())
+        if stored["key"] != json.loads(json.dumps(self._key(jobs))):
+            return None
+        return {trial: tuple(RowLoss(*row) for row in rows) for trial, rows in stored["rows"].items()}
+
+    def write(self, jobs: Mapping[str, Job], rows: Mapping[str, tuple[RowLoss, ...]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(".tmp")
+        aside.write_text(json.dumps({"key": self._key(jobs), "rows": rows}))
+        aside.replace(self.path)
+
+    def _key(self, jobs: Mapping[str, Job]) -> list[object]:
+        return [self.study, *([job.checkpoint, asdict(job.trial)] for job in jobs.values())]
 
 
 def confirm(
@@ -32,28 +62,27 @@ def confirm(
     *,
     groups: Mapping[str, int],
     seed: int,
-    record: Path,
+    record: Record,
 ) -> Confirmation:
     """Both trials as they were trained in the search, scored on the confirm split.
 
-    Where the defaults did not come to their end, the winner is compared with itself, and the verdict
-    says so. record: a file that keeps the rows' losses, so that a repeated call with the same trials
-    scores nothing. Source of the interval: paired bootstrap over groups of similar rows.
+    Where the defaults did not come to their end, the winner is scored alone, and the verdict says so.
+    Source of the interval: paired bootstrap over groups of similar rows.
     """
-    reference = defaults if defaults.state == "complete" else best
-    jobs = {standing.trial.id: _scoring_job(standing) for standing in (best, reference)}
-    rows = _recorded(jobs, record)
+    compared = [best, defaults] if defaults.state == "complete" else [best]
+    jobs = {standing.trial.id: _scoring_job(standing) for standing in compared}
+    rows = record.read(jobs)
     if rows is None:
         reports = run_jobs(list(jobs.values()), backend)
         if failed := [report for report in reports.values() if report.state != "reached"]:
             raise CheckpointError(f"trial {failed[0].trial} could not be scored again: {failed[0].error}")
         rows = {trial: reports[job.id].rows for trial, job in jobs.items()}
-        _write(jobs, rows, record)
-    first, second = rows[best.trial.id], rows[reference.trial.id]
-    difference = paired_difference(first, second, clusters=groups, seed=seed)
+        record.write(jobs, rows)
+    first, second = rows[best.trial.id], rows.get(defaults.trial.id)
+    difference = paired_difference(first, second, clusters=groups, seed=seed) if second else None
     return Confirmation(
         best=loss_score(first),
-        defaults=loss_score(second),
+        defaults=loss_score(second) if second else None,
         difference=difference,
         verdict=_verdict(difference, best=best, defaults=defaults),
     )
@@ -74,9 +103,9 @@ def _scoring_job(standing: Standing) -> Job:
     )
 
 
-def _verdict(difference: Difference, *, best: Standing, defaults: Standing) -> Verdict:
-    passed = difference.high < 0
-    if defaults.state != "complete":
+def _verdict(difference: Difference | None, *, best: Standing, defaults: Standing) -> Verdict:
+    passed = difference is not None and difference.high < 0
+    if difference is None:
         message = f"the defaults ended as {defaults.state}, so there is nothing to compare with"
     elif best.trial.id == defaults.trial.id:
         message = "the search found nothing better than the defaults"
@@ -88,27 +117,7 @@ def _verdict(difference: Difference, *, best: Standing, defaults: Standing) -> V
         check="beats_defaults",
         passed=passed,
         severity="warn",
-        value=difference.value,
+        value=difference.value if difference else math.nan,
         limit=0.0,
         message=message,
     )
-
-
-def _key(jobs: Mapping[str, Job]) -> list[object]:
-    return [[job.checkpoint, asdict(job.trial)] for job in jobs.values()]
-
-
-def _recorded(jobs: Mapping[str, Job], record: Path) -> dict[str, tuple[RowLoss, ...]] | None:
-    if not record.is_file():
-        return None
-    stored = json.loads(record.read_text())
-    if stored["key"] != json.loads(json.dumps(_key(jobs))):
-        return None
-    return {trial: tuple(RowLoss(*row) for row in rows) for trial, rows in stored["rows"].items()}
-
-
-def _write(jobs: Mapping[str, Job], rows: Mapping[str, tuple[RowLoss, ...]], record: Path) -> None:
-    record.parent.mkdir(parents=True, exist_ok=True)
-    aside = record.with_suffix(".tmp")
-    aside.write_text(json.dumps({"key": _key(jobs), "rows": rows}))
-    aside.replace(record)

@@ -12,6 +12,9 @@ from sweep.tracking.mlflow import Tracker, Tracking
 from sweep.tracking.registry import Adapter, RegisteredAdapter, register_adapter
 from sweep.types import BestConfig, Standing
 
+# Below the working directory, where +best looks.
+_FOLDER = Path("sweeps/best")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
@@ -31,20 +34,16 @@ def publish(
     tracker: Tracker,
     tracking: Tracking,
     *,
-    path: Path,
     folder: Path,
     system_prompt: str | None,
 ) -> Published:
     """Write the configuration, log it on the parent run, register the winner's adapter as challenger."""
-    written = write_best(best, path)
+    written = write_best(best, _FOLDER / f"{best.experiment}.yaml")
     tracker.log_file(written.path)
-    tracker.log_metrics(
-        {
-            "best/validation_loss": best.validation.value,
-            "best/confirm_loss": best.confirm.value,
-            "defaults/confirm_loss": best.default_confirm.value,
-        }
-    )
+    metrics = _metrics(best)
+    tracker.log_metrics({f"best/{name}": value for name, value in metrics.items()})
+    if best.default_confirm is not None:
+        tracker.log_metrics({"defaults/confirm_loss": best.default_confirm.value})
     checkpoint = Path(winner.reports[-1].checkpoint or "")
     if not tracking.register or not (checkpoint / ADAPTER_FILES[0]).is_file():
         return Published(path=written.path, notice=written.notice, adapter=None)
@@ -59,7 +58,7 @@ def publish(
         adapter,
         run_id=tracker.parent_run_id,
         name=best.experiment,
-        metrics=_metrics(best),
+        metrics=metrics,
         alias="challenger",
     )
     return Published(path=written.path, notice=written.notice, adapter=registered)

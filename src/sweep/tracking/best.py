@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -48,6 +50,18 @@ def write_best(best: BestConfig, path: Path) -> Written:
     return Written(path=beside, notice=notice)
 
 
+def save_best(best: BestConfig, path: Path) -> Path:
+    """The same file in a folder of the run's own, in place of whatever stood there."""
+    _replace(path, _as_yaml(best, best.experiment))
+    return path
+
+
+def training_command(overrides: Sequence[str], name: str) -> str:
+    """What to type to train with the best configuration `name` that a sweep with these overrides found."""
+    kept = [override for override in overrides if not override.startswith("+best=")]
+    return shlex.join(["python", "-m", "sweep.train", *kept, f"+best={name}"])
+
+
 def read_best(path: Path) -> BestConfig:
     """What `write_best` wrote. Raises ConfigError naming the file and the key that is wrong."""
     if not path.is_file():
@@ -57,13 +71,16 @@ def read_best(path: Path) -> BestConfig:
     if not isinstance(node, dict) or not isinstance(node.get("best"), dict):
         raise ConfigError(f"{path} must hold `recipe` and `best`, as written at the end of a sweep.")
     told = {**node["best"], "recipe": node.get("recipe")}
+    told.setdefault("default_confirm", None)
     for name in _SCORES:
-        if name in told:
+        if told.get(name) is not None:
             told[name] = _build(Score, told[name], f"{path}: best.{name}")
     told["verdicts"] = tuple(
         _build(Verdict, verdict, f"{path}: best.verdicts[{index}]")
         for index, verdict in enumerate(told.get("verdicts") or ())
     )
+    if isinstance(told.get("overrides"), list):
+        told["overrides"] = tuple(map(str, told["overrides"]))
     recipe = told["recipe"]
     if isinstance(recipe, dict) and isinstance(recipe.get("target_modules"), list):
         recipe = {**recipe, "target_modules": tuple(recipe["target_modules"])}
@@ -92,6 +109,8 @@ _Dumper.add_multi_representer(float, lambda dumper, value: dumper.represent_floa
 
 def _as_yaml(best: BestConfig, name: str) -> str:
     told = asdict(best)
+    if best.default_confirm is None:
+        del told["default_confirm"]
     # The model stays inside: as a key of its own, Hydra would merge it into another model's.
     nodes = {"recipe": told.pop("recipe"), "best": told}
     body = yaml.dump(nodes, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
@@ -104,12 +123,12 @@ def _provenance(best: BestConfig, name: str) -> str:
         f"Best recipe of study {best.study}: trial {best.trial}, seed {best.seed}, {best.horizon} examples.",
         "",
         f"confirm     this recipe   {_shown(best.confirm)}",
-        f"            the defaults  {_shown(best.default_confirm)}",
+        *([f"            the defaults  {_shown(best.default_confirm)}"] if best.default_confirm else []),
         f"validation  this recipe   {_shown(best.validation)}",
         f"checks      {len(best.verdicts) - len(failed)} of {len(best.verdicts)} passed",
         *(f"            {verdict.check}: {verdict.message}" for verdict in failed),
         "",
-        f"Train with it:  python -m sweep.train +experiment={best.experiment} +best={name}",
+        f"Train with it:  {training_command(best.overrides, name)}",
     ]
     return "".join(f"# {_on_one_line(line)}".rstrip() + "\n" for line in lines)
 

@@ -1,0 +1,237 @@
+"""A stretch of training through HF Trainer: exact in its batches, its data order and its resuming."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from sweep.data.encode import Encoded
+from sweep.engines.evaluate import collate
+from sweep.engines.stream import Stream
+from sweep.types import Job, Progress, ReportState, Source
+
+_SCHEDULES = {
+    "constant": "constant_with_warmup",
+    "linear": "linear",
+    "cosine": "cosine",
+    "wsd": "warmup_stable_decay",
+}
+# Twice the loss of a uniform guess: a random model sits at it, training never passes it and returns.
+_DIVERGED_AT_UNIFORM_LOSSES = 2.0
+_DECAY_SHARE = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How the training of a job ended, before it is scored."""
+
+    state: ReportState
+    examples_seen: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """What a job's training needs besides the model. work: an empty folder for Trainer's checkpoint."""
+
+    job: Job
+    source: Source
+    rows: Sequence[Encoded]
+    work: Path
+    micro_batch: int
+    pad_token: int
+
+    def train(self, model: PeftModel) -> Iterator[Progress | Outcome]:
+        """The progress of every step, then the outcome. Unless it diverged, `work` holds one checkpoint.
+
+        Trainer calls back, an engine is a generator: a thread turns one into the other and leaves the
+        main thread free to hear Ctrl-C. What training raises is raised here.
+        """
+        events: queue.SimpleQueue[Progress | Outcome | BaseException] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                events.put(self._run(model, events.put))
+            except BaseException as error:  # noqa: BLE001 - carried over to the caller, not handled
+                events.put(error)
+
+        thread = threading.Thread(target=run, name="trainer", daemon=True)
+        thread.start()
+        while isinstance(event := events.get(), Progress):
+            yield event
+        thread.join()
+        if isinstance(event, BaseException):
+            raise event
+        yield event
+
+    def _run(self, model: PeftModel, emit: Callable[[Progress], None]) -> Outcome:
+        job, recipe = self.job, self.job.trial.recipe
+        stream = Stream(len(self.rows), seed=job.trial.seed)
+        relay = _Relay(self, stream, emit, vocabulary=model.config.vocab_size)
+        trainer = _Trainer(
+            model=model,
+            args=_arguments(self, bf16=model.dtype is torch.bfloat16),
+            train_dataset=_Positions(self.rows, stream, steps(job, job.horizon) * recipe.batch_size),
+            data_collator=lambda batch: collate(batch, self.pad_token)._asdict(),
+            callbacks=[relay],
+        )
+        trainer.start_position = steps(job, job.start) * recipe.batch_size
+        trainer.checkpoint = job.checkpoint
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=job.checkpoint)
+        trainer.accelerator.free_memory()
+        return relay.outcome
+
+
+class _Trainer(Trainer):
+    """A Trainer that resumes exactly: its data starts where the checkpoint left off, its dropout too."""
+
+    start_position = 0
+    checkpoint: str | None = None
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        return _From(self.start_position, len(cast(_Positions, self.train_dataset)))
+
+    def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        # Trainer restores the random state before it makes the data iterator, which draws from it.
+        if self.checkpoint is not None:
+            self._load_rng_state(self.checkpoint)
+            self.checkpoint = None
+        return super().training_step(*arguments, **keywords)
+
+
+class _From(Sampler[int]):
+    """Positions from `start` on; its length is that of the whole schedule, which Trainer counts steps by."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self._start, self._stop = start, stop
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._start, self._stop))
+
+    def __len__(self) -> int:
+        return self._stop
+
+
+class _Positions(Dataset[Encoded]):
+    """Rows by their position in the stream, up to the end of the schedule."""
+
+    def __init__(self, rows: Sequence[Encoded], stream: Stream, length: int) -> None:
+        self._rows, self._stream, self._length = rows, stream, length
+
+    def __getitem__(self, position: int) -> Encoded:
+        return self._rows[self._stream[position]]
+
+    def __len__(self) -> int:
+        return self._length
+
+
+class _Relay(TrainerCallback):
+    """Turns Trainer's steps into progress and ends training at the rung, on NaN, or when cancelled."""
+
+    def __init__(
+        self, segment: Segment, stream: Stream, emit: Callable[[Progress], None], *, vocabulary: int
+    ) -> None:
+        self._job, self._source, self._rows = segment.job, segment.source, segment.rows
+        self._stream, self._emit = stream, emit
+        self._limit = _DIVERGED_AT_UNIFORM_LOSSES * math.log(vocabulary)
+        self._batch = segment.job.trial.recipe.batch_size
+        self.outcome = Outcome(state="reached", examples_seen=segment.job.stop)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        at_rung = state.global_step >= steps(self._job, self._job.stop)
+        if not at_rung and self._job.id in self._source.cancelled():
+            self.outcome = Outcome(
+                state="stopped", examples_seen=state.global_step * self._batch, error="cancelled"
+            )
+        if at_rung or self.outcome.state == "stopped":
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        seen = state.global_step * self._batch
+        batch = [self._rows[self._stream[position]] for position in range(seen - self._batch, seen)]
+        loss, norm = float(logs["loss"]), float(logs["grad_norm"])
+        self._emit(
+            Progress(
+                job=self._job.id,
+                trial=self._job.trial.id,
+                examples_seen=seen,
+                train_loss=loss,
+                gradient_norm=norm,
+                learning_rate=float(logs["learning_rate"]),
+                tokens=sum(len(row.input_ids) for row in batch),
+            )
+        )
+        if not (math.isfinite(loss) and math.isfinite(norm) and loss < self._limit):
+            reason = (
+                f"training loss {loss:.4g}, gradient norm {norm:.4g} after {seen} examples: the loss must "
+                f"stay below {self._limit:.3g}, twice that of a uniform guess. Lower the learning rate."
+            )
+            self.outcome = Outcome(state="diverged", examples_seen=seen, error=reason)
+            control.should_save = False
+            control.should_training_stop = True
+
+
+def _arguments(segment: Segment, *, bf16: bool) -> TrainingArguments:
+    job, recipe = segment.job, segment.job.trial.recipe
+    total = steps(job, job.horizon)
+    # The largest divisor of the batch that fits, so that accumulation gives the recipe's batch exactly.
+    rows = next(n for n in range(segment.micro_batch, 0, -1) if recipe.batch_size % n == 0)
+    warmup = round(recipe.warmup_fraction * total)
+    decay = {"num_decay_steps": round(_DECAY_SHARE * total)} if recipe.schedule == "wsd" else {}
+    arguments = TrainingArguments(
+        output_dir=str(segment.work),
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=recipe.batch_size // rows,
+        max_steps=total,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_gradient_norm,
+        lr_scheduler_type=_SCHEDULES[recipe.schedule],
+        lr_scheduler_kwargs=decay,
+        warmup_steps=warmup,
+        seed=job.trial.seed,
+        ignore_data_skip=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+        bf16=bf16 and torch.cuda.is_available(),
+    )
+    # Reading the device counts the GPUs; more than one would be DataParallel, with n times the batch.
+    _ = arguments.device
+    arguments._n_gpu = min(arguments._n_gpu, 1)
+    assert arguments.train_batch_size * arguments.gradient_accumulation_steps == recipe.batch_size
+    return arguments
+
+
+def steps(job: Job, examples: int) -> int:
+    """Optimiser steps after which at least `examples` were seen."""
+    return math.ceil(examples / job.trial.recipe.batch_size)

@@ -1,0 +1,66 @@
+"""How a trial is kept on Optuna's trial: its recipe, one entry per rung, how it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import cast
+
+from optuna.trial import FrozenTrial, TrialState
+
+from sweep.evaluation.compare import loss_score
+from sweep.types import Recipe, Report, Standing, Trial
+from sweep.types import TrialState as State
+
+END = "end"
+JOB = "job"
+RECIPE = "recipe"
+STOPPED = "stopped"
+
+_RUNG = "rung:"
+_STATES: Mapping[TrialState, State] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
+
+
+def rung_key(examples: int) -> str:
+    """The entry's name for the rung after so many examples."""
+    return f"{_RUNG}{examples}"
+
+
+def rung_entry(report: Report, rung: int) -> str:
+    """The report as it is kept: its rows become a standard error, a batch's overshoot is left out."""
+    metrics = dict(report.metrics)
+    if report.rows:
+        score = loss_score(report.rows)
+        metrics |= {"validation_loss_error": score.standard_error, "validation_rows": float(score.examples)}
+    return entry(dataclasses.replace(report, examples_seen=rung, metrics=metrics))
+
+
+def entry(report: Report) -> str:
+    """The report without its rows, as JSON."""
+    return json.dumps(asdict(dataclasses.replace(report, rows=())))
+
+
+def standing_of(frozen: FrozenTrial, *, seed: int, base: str) -> Standing:
+    """Where the trial stands by its entries; "paused" unless it has ended."""
+    attributes = frozen.user_attrs
+    recipe = _recipe(attributes[RECIPE])
+    trial = Trial(id=str(frozen.number), number=frozen.number, recipe=recipe, seed=seed, base=base)
+    rungs = sorted((int(key.removeprefix(_RUNG)), key) for key in attributes if key.startswith(_RUNG))
+    reports = tuple(_report(attributes[key]) for _, key in rungs)
+    if END in attributes:
+        end = _report(attributes[END])
+        state = cast("State", end.state)
+        return Standing(trial=trial, state=state, reports=(*reports, end), reason=end.error)
+    return Standing(trial=trial, state=_STATES.get(frozen.state, "paused"), reports=reports)
+
+
+def _recipe(kept: Mapping[str, object]) -> Recipe:
+    modules = kept["target_modules"]
+    fixed = modules if isinstance(modules, str) else tuple(cast("list[str]", modules))
+    return Recipe(**{**kept, "target_modules": fixed})  # type: ignore[arg-type]
+
+
+def _report(kept: str) -> Report:
+    return Report(**{**json.loads(kept), "rows": ()})

@@ -1,0 +1,209 @@
+"""The whole pipeline in this process: the synthetic engine for the sweep, the tiny model for production."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import pytest
+
+from sweep import production
+from sweep.assembly import assemble
+from sweep.commands import Interrupted
+from sweep.composition import groups
+from sweep.config import compose
+from sweep.engines.synthetic import Synthetic
+from sweep.errors import ConfigError, TrainingError
+from sweep.pipeline import Pipeline
+from sweep.production import Production
+from sweep.tracking.best import read_best, write_best
+from sweep.tracking.registry import load_best
+from sweep.types import Capacity, Job, Progress, Report, Source
+
+SWEEP = ["+experiment=smoke", "engine=synthetic", "~space.lora_rank", "data.max_rows=250"]
+TRAIN = [
+    "+experiment=smoke",
+    "data.max_rows=250",
+    "recipe.epochs=0.25",
+    "~space.batch_size",
+    "recipe.batch_size=2",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One working directory: MLflow takes ten seconds to make its database."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SWEEP_CACHE", str(folder / "cache"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def swept(folder: Path) -> str:
+    """What the first start of the sweep printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        assert Pipeline(compose(SWEEP)).run() == 0
+    return told.getvalue()
+
+
+def runs(name: str) -> tuple[Any, list[Any]]:
+    """The parent run of this name, and its nested runs."""
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (parent,) = client.search_runs(experiments, f"tags.`sweep.study` = '{name}'")
+    return parent, client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+
+
+def outline(name: str) -> list[tuple[Any, ...]]:
+    study = optuna.load_study(study_name=name, storage="sqlite:///sweep.db")
+    return [(t.number, t.state.name, t.params, t.intermediate_values) for t in study.trials]
+
+
+def test_a_sweep_leaves_its_results_and_a_second_start_changes_nothing(swept: str) -> None:
+    trials = outline("smoke")
+    assert [number for number, *_ in trials] == list(range(8))
+    parent, nested = runs("smoke")
+    assert (parent.info.status, len(nested)) == ("FINISHED", 8)
+    assert {"best/confirm_loss", "defaults/confirm_loss"} <= parent.data.metrics.keys()
+    best = read_best(Path("sweeps/best/smoke.yaml"))
+    complete = {number: values[max(values)] for number, state, _, values in trials if state == "COMPLETE"}
+    assert best.trial == min(complete, key=complete.__getitem__)
+    assert best.overrides == tuple(SWEEP)
+
+    arguments = shlex.split(swept.strip().splitlines()[-1])[1:]
+    assert arguments[:3] == ["python", "-m", "sweep.train"]
+    again = compose(arguments[3:])
+    assert (again.experiment, again.data, again.recipe) == ("smoke", compose(SWEEP).data, best.recipe)
+    assert shlex.join(arguments) in Path("sweeps/best/smoke.yaml").read_text()
+
+    assert Pipeline(compose(SWEEP)).run() == 0
+    assert outline("smoke") == trials
+    same, same_nested = runs("smoke")
+    assert same.data.metrics == parent.data.metrics
+    assert {r.info.run_id: r.data.metrics for r in same_nested} == {
+        r.info.run_id: r.data.metrics for r in nested
+    }
+    assert read_best(Path("sweeps/best/smoke.yaml")) == best
+
+
+def test_a_sweep_in_which_nothing_ends_is_an_error_with_the_reasons(folder: Path) -> None:
+    given = [*SWEEP, "name=steep", "~space.learning_rate", "recipe.learning_rate=0.05", "budget.trials=2"]
+    with pytest.raises(TrainingError, match="diverged: training loss is not finite after") as caught:
+        Pipeline(compose(given)).run()
+    assert "name=steep_2" in str(caught.value)
+    assert runs("steep")[0].info.status == "FAILED"
+    assert not Path("sweeps/best/steep.yaml").exists()
+
+
+def test_defaults_that_diverge_leave_no_score(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packaged = groups()["recipe"]["lora"].read_text()
+    far = folder / "conf/recipe/far.yaml"
+    far.parent.mkdir(parents=True)
+    far.write_text(re.sub("learning_rate: .*", "learning_rate: 0.05", packaged))
+    given = [*SWEEP, "name=far", "recipe=far", "space.learning_rate=choice(0.001, 0.05)"]
+    assert Pipeline(compose(given)).run() == 0
+    assert "nothing to compare with" in capsys.readouterr().out
+    assert read_best(Path("sweeps/best/far.yaml")).default_confirm is None
+    assert "defaults/confirm_loss" not in runs("far")[0].data.metrics
+
+
+def test_the_dtype_and_the_engine_are_parts_of_the_fingerprint(folder: Path) -> None:
+    plain = assemble(compose(SWEEP)).fingerprint
+    other = assemble(compose([*SWEEP, "model.dtype=bfloat16"])).fingerprint
+    assert {key for key in plain if plain[key] != other[key]} == {"model.dtype"}
+    assert plain["engine"] == "Synthetic"
+
+
+@pytest.mark.parametrize("steps", range(1, 11))
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_parts_are_whole_steps_without_repetition(steps: int, batch_size: int) -> None:
+    horizon = steps * batch_size
+    parts = production._parts(0, horizon, batch_size)
+    assert parts == sorted(set(parts))
+    assert parts[0] > 0
+    assert parts[-1] == horizon
+    assert len(parts) == min(steps, 4)
+    assert all(part % batch_size == 0 for part in parts)
+    assert production._parts(parts[0], horizon, batch_size) == (parts[1:] or [horizon])
+
+
+def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Production(compose([*TRAIN, "name=whole", "tracking.register=false"])).run() == 0
+    interrupted = [*TRAIN, "name=cut", "tracking.register=false"]
+    log, seen = production._Training.log, []
+
+    def stop_inside_a_part(self: Any, event: Any) -> None:
+        log(self, event)
+        if isinstance(event, Progress):
+            seen.append(event.examples_seen)
+            if len(seen) == 7:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(production._Training, "log", stop_inside_a_part)
+    with pytest.raises(Interrupted) as caught:
+        Production(compose(interrupted)).run()
+    assert caught.value.exit_code == 130
+    assert runs("cut/train")[1][0].info.status == "KILLED"
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    kept = {int(path.name) for path in Path("runs/cut/checkpoints/train").glob("*/*")}
+    horizon = max(int(path.name) for path in Path("runs/whole/checkpoints/train").glob("*/*"))
+    assert seen[-1] == max(kept) not in production._parts(0, horizon, 2)
+    assert Production(compose(interrupted)).run() == 0
+
+    (parent, (whole,)), (_, (cut,)) = runs("whole/train"), runs("cut/train")
+    for run in (whole, cut):
+        assert run.info.status == "FINISHED"
+    key = "final_validation_loss"
+    assert cut.data.metrics[key] == whole.data.metrics[key]
+    assert runs("cut/train")[0].data.metrics == parent.data.metrics
+    assert {"golden_loss", "base/golden_loss"} <= parent.data.metrics.keys()
+
+
+def test_a_registered_training_brings_its_recipe_to_the_next_generation(swept: str) -> None:
+    given = ["+experiment=smoke", "data.max_rows=250"]
+    best = replace(read_best(Path("sweeps/best/smoke.yaml")), experiment="first")
+    short = replace(
+        best, recipe=replace(best.recipe, epochs=0.1), model=assemble(compose(given)).model_description
+    )
+    write_best(short, Path("sweeps/best/first.yaml"))
+    assert Production(compose([*given, "name=first", "+best=first"])).run() == 0
+    assert Production(compose([*given, "name=second", "recipe_from=models:/first@champion"])).run() == 0
+    config = compose(given)
+    assert load_best("models:/second@champion", config.tracking) == short
+
+
+@pytest.mark.parametrize("state", ["failed", "diverged"])
+def test_a_training_that_fails_says_why_and_shows_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    def run(engine: Synthetic, source: Source) -> Iterator[Report]:
+        while isinstance(job := source.next(Capacity()), Job):
+            yield Report(
+                job=job.id, trial=job.trial.id, attempt=0, examples_seen=4, state=state, error="on purpose"
+            )
+
+    monkeypatch.setattr(Synthetic, "run", run)
+    with pytest.raises(TrainingError, match=f"training ended as {state} at 4 examples: on purpose"):
+        Production(compose([*TRAIN, "engine=synthetic", f"name={state}"])).run()
+    _, (nested,) = runs(f"{state}/train")
+    assert (nested.info.status, nested.data.tags["sweep.state"]) == ("FAILED", state)
+
+
+def test_a_registered_recipe_and_one_from_the_command_line_exclude_each_other(folder: Path) -> None:
+    given = ["+experiment=smoke", "recipe_from=models:/smoke@champion", "recipe.epochs=2"]
+    with pytest.raises(ConfigError, match=r"recipe\.epochs=2 exclude each other"):
+        Production(compose(given)).run()
