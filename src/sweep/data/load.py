@@ -66,7 +66,8 @@ def _layout(source: DataSource, rows: Sequence[Row]) -> _Layout:
         if name is not None and name not in columns:
             raise DataError(
                 f"data.path={source.path}: data.{key} names `{name}`, which is not among the columns "
-                f"{listed(columns)}. {_nearest_column([name], columns, key)}"
+                f"{listed(columns)}. {_nearest_column([name], columns, key)} For a file of your own with "
+                f"other columns than the shipped data, start from data=own data.path={source.path}."
             )
     if source.messages_column is not None:
         return _Layout(source.messages_column, "", "")
