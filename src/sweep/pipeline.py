@@ -29,8 +29,8 @@ from sweep.types import SPLITS, BestConfig, Job, Score, Standing, Trial, View
 
 # Of the minutes given; the rest is for what follows the search.
 _SEARCH_SHARE = 0.8
-# Forward and backward through a frozen base, against forward alone.
-_TRAINING_COST = 3.0
+# A trained example against a scored one on two cores, each job's start and checkpoint included.
+_TRAINING_COST = 4.5
 
 
 class Pipeline:
