@@ -183,6 +183,8 @@ class _Training:
         return (found[0], str(found[1])) if found else (0, None)
 
     def job(self, start: int, stop: int, state: str | None, evaluation: Split) -> Job:
+        """Scored on as many validation rows as a rung of the search is, or on every golden row."""
+        rows = self.assembly.config.evaluation.rows if evaluation == "validation" else None
         return Job(
             id=f"{self.trial.id}@{stop}/{evaluation}",
             attempt=0,
@@ -192,7 +194,7 @@ class _Training:
             horizon=self.horizon,
             checkpoint=state,
             train=View("train"),
-            evaluation=View(evaluation),
+            evaluation=View(evaluation, rows),
         )
 
     def log(self, event: Progress | Report) -> None:
