@@ -258,7 +258,7 @@ def test_the_ladder_counts_trial_0_where_a_condition_hides_the_batch_size() -> N
     space = Space.from_mapping(
         {"lora_rank": {"choices": [4, 16]}, "batch_size": {"choices": [4, 8], "when": "lora_rank > 16"}}
     )
-    study = open_study(space=space, defaults=replace(DEFAULTS, batch_size=32))
+    study = open_study(space=space, defaults=replace(DEFAULTS, batch_size=32), train_rows=200)
     assert all(rung % 32 == 0 for rung in study.ladder)
 
 

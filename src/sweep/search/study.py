@@ -388,7 +388,8 @@ def _largest(name: str, plan: Plan) -> float:
     searched = next((p for p in plan.space.parameters if p.name == name), None)
     if searched is None:
         return fixed
-    return float(searched.choices[-1] if searched.choices else searched.distribution.high)  # type: ignore[arg-type,union-attr]
+    largest = searched.choices[-1] if searched.choices else searched.distribution.high  # type: ignore[union-attr]
+    return max(fixed, float(largest))  # type: ignore[arg-type]
 
 
 def _drop_checkpoints(standing: Standing, stopped: Mapping[str, Any] | None) -> None:
