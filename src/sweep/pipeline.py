@@ -19,7 +19,7 @@ from sweep.reporting.console import Transcript
 from sweep.reporting.live import Scoreboard, duration, parameters_of
 from sweep.search.loop import run_jobs, search
 from sweep.search.storage import open_storage
-from sweep.search.study import Plan, Study, final_loss
+from sweep.search.study import Plan, Study
 from sweep.stages.analyse import Analysis, analyse
 from sweep.stages.confirm import Confirmation, Record, confirm
 from sweep.stages.publish import Published, publish
@@ -114,7 +114,7 @@ class Pipeline:
             "base",
             f"{assembly.model.identity}: validation loss {report.validation_loss:.4f} before any training",
         )
-        done = sum(max(s.values, default=0) for s in study.standings)
+        done = sum(s.reached for s in study.standings)
         per_example = report.seconds / len(report.rows)
         rungs = len(study.ladder)
         scoring = per_example * len(report.rows) * rungs * study.plan.trials / 2
@@ -237,7 +237,7 @@ class Pipeline:
         ours, theirs = parameters_of(best, names), parameters_of(defaults, names)
         for name in names:
             table.add_row(name.replace("_", " "), ours[name], theirs[name])
-        table.add_row("validation loss", f"{final_loss(best):.4f}", _final(defaults))
+        table.add_row("validation loss", f"{best.loss:.4f}", _final(defaults))
         theirs_confirmed = f"{confirmation.defaults.value:.4f}" if confirmation.defaults else "-"
         table.add_row("confirm loss", f"{confirmation.best.value:.4f}", theirs_confirmed)
         self._told.console.print()
@@ -265,7 +265,7 @@ def _no_result(study: Study) -> str:
 def _validation(standing: Standing) -> Score:
     metrics = standing.reports[-1].metrics
     return Score(
-        value=final_loss(standing),
+        value=standing.loss,
         standard_error=metrics["validation_loss_error"],
         examples=int(metrics["validation_rows"]),
     )
@@ -300,4 +300,4 @@ def _scored(score: Score) -> str:
 
 
 def _final(standing: Standing) -> str:
-    return f"{final_loss(standing):.4f}" if standing.state == "complete" else standing.state
+    return f"{standing.loss:.4f}" if standing.state == "complete" else standing.state

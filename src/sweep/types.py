@@ -157,6 +157,16 @@ class Standing:
             if report.validation_loss is not None
         }
 
+    @property
+    def reached(self) -> int:
+        """Examples seen at the last rung with a loss, 0 before the first."""
+        return max(self.values, default=0)
+
+    @property
+    def loss(self) -> float:
+        """Validation loss there. Raises KeyError before the first."""
+        return self.values[self.reached]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:

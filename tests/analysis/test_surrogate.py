@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,22 +8,10 @@ from sweep.analysis import surrogate as module
 from sweep.analysis.axes import Axis
 from sweep.analysis.posterior import Observations, Process
 from sweep.analysis.surrogate import fit, observed, trials_table
-from sweep.types import Recipe, Report, Standing, Trial
+from sweep.types import Report, Standing, Trial
+from tests.recipes import DEFAULTS
 
-RECIPE = Recipe(
-    learning_rate=3e-4,
-    batch_size=8,
-    weight_decay=0.0,
-    lora_rank=16,
-    lora_alpha=32.0,
-    lora_dropout=0.0,
-    target_modules="all-linear",
-    rslora=False,
-    warmup_fraction=0.03,
-    schedule="constant",
-    epochs=1.0,
-    max_gradient_norm=1.0,
-)
+RECIPE = replace(DEFAULTS, warmup_fraction=0.03, schedule="constant")
 
 
 def standing(number, state, *reports):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,20 +13,10 @@ from sweep.engines import checkpoint
 from sweep.engines.inputs import Inputs
 from sweep.search.loop import Jobs
 from sweep.types import Engine, Job, Progress, Recipe, Report, Trial, View
+from tests.recipes import DEFAULTS
 
-RECIPE = Recipe(
-    learning_rate=3e-3,
-    batch_size=8,
-    weight_decay=0.1,
-    lora_rank=4,
-    lora_alpha=8.0,
-    lora_dropout=0.1,
-    target_modules="all-linear",
-    rslora=False,
-    warmup_fraction=0.1,
-    schedule="linear",
-    epochs=1.0,
-    max_gradient_norm=1.0,
+RECIPE = replace(
+    DEFAULTS, learning_rate=3e-3, weight_decay=0.1, lora_rank=4, lora_alpha=8.0, lora_dropout=0.1
 )
 
 

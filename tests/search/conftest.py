@@ -21,22 +21,9 @@ from sweep.search.loop import search
 from sweep.search.scheduler import Asha, Scheduler
 from sweep.search.space import Space
 from sweep.search.study import Plan, Study
-from sweep.types import Observer, Recipe, View
+from sweep.types import Observer, View
+from tests.recipes import DEFAULTS
 
-DEFAULTS = Recipe(
-    learning_rate=3e-4,
-    batch_size=8,
-    weight_decay=0.0,
-    lora_rank=16,
-    lora_alpha=32.0,
-    lora_dropout=0.0,
-    target_modules="all-linear",
-    rslora=False,
-    warmup_fraction=0.1,
-    schedule="linear",
-    epochs=1.0,
-    max_gradient_norm=1.0,
-)
 SPACE = Space.from_mapping(
     {
         "learning_rate": {"low": 3e-5, "high": 3e-3, "log": True},

@@ -9,8 +9,7 @@ import pytest
 
 from sweep.search.scheduler import Advance, Asha, Full, Pruned, Scheduler, TopK, geometric_ladder
 from sweep.types import Report, Standing, Trial, TrialState
-
-from .conftest import DEFAULTS
+from tests.recipes import DEFAULTS
 
 
 def standing(number: int, values: dict[int, float], state: TrialState = "paused") -> Standing:

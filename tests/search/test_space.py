@@ -16,21 +16,8 @@ from sweep.errors import ConfigError, SpaceError
 from sweep.search.ranges import validate_recipe
 from sweep.search.space import Space
 from sweep.types import Recipe
+from tests.recipes import DEFAULTS
 
-DEFAULTS = Recipe(
-    learning_rate=3e-4,
-    batch_size=8,
-    weight_decay=0.0,
-    lora_rank=16,
-    lora_alpha=32.0,
-    lora_dropout=0.0,
-    target_modules="all-linear",
-    rslora=False,
-    warmup_fraction=0.1,
-    schedule="linear",
-    epochs=1.0,
-    max_gradient_norm=1.0,
-)
 EVERY_FORM: dict[str, dict[str, object]] = {
     "learning_rate": {"low": 3e-5, "high": 3e-3, "log": True},
     "weight_decay": {"low": 0.0, "high": 0.3, "step": 0.1},

@@ -20,10 +20,11 @@ from sweep.search.loop import Jobs
 from sweep.search.scheduler import Full, Pruned
 from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned, open_storage
-from sweep.search.study import Study, final_loss
+from sweep.search.study import Study
 from sweep.types import Capacity, Done, Job, Progress, Report
+from tests.recipes import DEFAULTS
 
-from .conftest import DEFAULTS, PLAN, open_study
+from .conftest import PLAN, open_study
 
 Run = Callable[..., Study]
 
@@ -104,7 +105,7 @@ def test_the_best_is_the_complete_trial_with_the_lowest_final_loss(run: Run) -> 
     study = run(open_study(trials=20))
     complete = [s for s in study.standings if s.state == "complete"]
     assert study.best is not None
-    assert final_loss(study.best) == min(s.values[288] for s in complete)
+    assert study.best.loss == min(s.values[288] for s in complete)
 
 
 @pytest.mark.parametrize("first_writes", range(1, 160, 7))

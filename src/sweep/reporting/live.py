@@ -65,7 +65,7 @@ class Scoreboard:
             self._console.print(self._line(event), highlight=False, soft_wrap=True)
 
     def _reached(self, trial: str) -> int:
-        return next((max(s.values, default=0) for s in self._standings() if s.trial.id == trial), 0)
+        return next((s.reached for s in self._standings() if s.trial.id == trial), 0)
 
     def _line(self, report: Report) -> str:
         standing = next(s for s in self._standings() if s.trial.id == report.trial)
@@ -77,13 +77,13 @@ class Scoreboard:
     def _summary(self) -> str:
         seconds = max(time.monotonic() - self._begun, 1e-9)
         best = best_of(self._standings())
-        leader = f"best {lowest(best):.4f} (trial {best.trial.id})  |  " if best else ""
+        leader = f"best {best.loss:.4f} (trial {best.trial.id})  |  " if best else ""
         return f"{leader}{self._tokens / seconds:,.0f} tokens/s  |  {self._time_left(seconds)}"
 
     def _time_left(self, seconds: float) -> str:
         if not self._trained:
             return "time left unknown yet"
-        rest = max(self._examples - sum(max(s.values, default=0) for s in self._standings()), 0)
+        rest = max(self._examples - sum(s.reached for s in self._standings()), 0)
         left = min(rest * seconds / self._trained, self._seconds_left())
         return f"about {duration(max(left, 0))} left"
 
@@ -105,8 +105,8 @@ class Scoreboard:
 
     def _add(self, table: Table, standing: Standing, *, leads: bool) -> None:
         live = self._latest.get(standing.trial.id)
-        seen = max(max(standing.values, default=0), live.examples_seen if live else 0)
-        loss = f"{lowest(standing):.4f}" if standing.values else "-"
+        seen = max(standing.reached, live.examples_seen if live else 0)
+        loss = f"{standing.loss:.4f}" if standing.values else "-"
         state = (
             f"{standing.state} · train {live.train_loss:.2f}"
             if live and standing.state == "running"
@@ -121,13 +121,8 @@ class Scoreboard:
 
 def best_of(standings: Sequence[Standing]) -> Standing | None:
     """The lowest loss at the highest rung that any trial has reached."""
-    top = max((max(s.values, default=0) for s in standings), default=0)
+    top = max((s.reached for s in standings), default=0)
     return min((s for s in standings if top in s.values), key=lambda s: s.values[top], default=None)
-
-
-def lowest(standing: Standing) -> float:
-    """The loss at the last rung reached."""
-    return standing.values[max(standing.values)]
 
 
 def parameters_of(standing: Standing, names: Sequence[str]) -> Mapping[str, str]:

@@ -210,7 +210,7 @@ def _ranked(standings: Sequence[Standing], rung: int) -> list[Standing]:
 
 
 def _waits_at(standing: Standing, rung: int) -> bool:
-    return standing.state == "paused" and max(standing.values) == rung
+    return standing.state == "paused" and standing.reached == rung
 
 
 def _straight_on(standings: Sequence[Standing], *, may_start: bool) -> Decision:
@@ -233,6 +233,6 @@ def _last_resort(standings: Sequence[Standing]) -> Decision:
     contenders = [s for s in standings if s.trial.number != 0]
     paused = [s for s in contenders if s.state == "paused" and s.values]
     if paused and not any(s.state == "complete" for s in contenders):
-        best = min(paused, key=lambda s: (-max(s.values), s.values[max(s.values)]))
+        best = min(paused, key=lambda s: (-s.reached, s.loss))
         return Advance(best.trial.id)
     return "done"

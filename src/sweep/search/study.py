@@ -116,7 +116,7 @@ class Study:
     def best(self) -> Standing | None:
         """The complete trial with the lowest final loss."""
         complete = [s for s in self.standings if s.state == "complete"]
-        return min(complete, key=final_loss, default=None)
+        return min(complete, key=lambda standing: standing.loss, default=None)
 
     @property
     def fingerprint(self) -> str:
@@ -227,7 +227,7 @@ class Study:
     def _hand_out(self, number: int) -> Job:
         standing = self._standings[number]
         attributes = self._frozen(number).user_attrs
-        reached = max(standing.values, default=0)
+        reached = standing.reached
         start, checkpoint = self._newest_state(standing, attributes.get(STOPPED))
         rungs = self.rungs(standing.trial.recipe)
         stop = next(rung for rung in rungs if rung > reached)
@@ -281,13 +281,13 @@ class Study:
         number = trial.number
         if standing.state in ("diverged", "infeasible"):
             # Told FAIL, TPE would go on proposing that region; as PRUNED and infeasible it leaves it.
-            trial.report(math.nan, max(standing.values, default=0) + 1)
+            trial.report(math.nan, standing.reached + 1)
             trial.set_constraint(standing.state, 1.0)
             self._optuna.tell(number, state=TrialState.PRUNED)
         elif standing.state == "failed":
             self._optuna.tell(number, state=TrialState.FAIL)
-        elif max(standing.values, default=0) == self.rungs(standing.trial.recipe)[-1]:
-            self._optuna.tell(number, final_loss(standing))
+        elif standing.reached == self.rungs(standing.trial.recipe)[-1]:
+            self._optuna.tell(number, standing.loss)
             return dataclasses.replace(standing, state="complete")
         elif standing.values and not self._scheduler.keeps(self._optuna, self._frozen(number)):
             self._optuna.tell(number, state=TrialState.PRUNED)
@@ -307,7 +307,7 @@ class Study:
             self._settle(number)
             standing = self._standings[number]
             out = frozen.user_attrs.get(JOB, {}).get("stop", self.ladder[0])
-            if standing.state == "paused" and out > max(standing.values, default=0):
+            if standing.state == "paused" and out > standing.reached:
                 self._again.append(number)
 
     @property
@@ -365,21 +365,16 @@ class Study:
 
     def _may_advance(self, standing: Standing) -> bool:
         """Whether the time left allows the next rung; the defaults and the first winner always get there."""
-        reached = max(standing.values, default=0)
+        reached = standing.reached
         rung = next(rung for rung in self.rungs(standing.trial.recipe) if rung > reached)
         affordable = self._seconds_left() > self._seconds_for(rung - reached)
         return affordable or standing.trial.number == 0 or self._must_land()
 
     def _seconds_for(self, examples: int) -> float:
         """What so many examples cost at the rate so far, evaluation included; 0 before the first report."""
-        trained = sum(max(s.values, default=0) for s in self._standings.values())
+        trained = sum(s.reached for s in self._standings.values())
         seconds = sum(report.seconds for s in self._standings.values() for report in s.reports)
         return seconds / trained * examples if trained else 0.0
-
-
-def final_loss(standing: Standing) -> float:
-    """Validation loss at the last rung reached."""
-    return standing.values[max(standing.values)]
 
 
 def _largest(name: str, plan: Plan) -> float:
