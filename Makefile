@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep smoke test check format data clean
+.PHONY: help venv sweep smoke test check format data docs pictures clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -39,6 +39,13 @@ format: $(READY)  ## Format the code
 
 data: $(READY)  ## Write the embedded data set again
 	$(BIN)/python data/support_bot/make.py
+
+docs: $(READY)  ## Write docs/configuration.md again, from conf and sweeps
+	$(BIN)/python docs/make_configuration.py
+
+pictures: $(READY)  ## Take the README's pictures again: two sweeps, about 25 minutes; needs Chromium
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pictures]'
+	$(BIN)/python docs/pictures/take.py
 
 clean:  ## Remove the virtual environment and every result of a sweep in this folder
 	rm -rf $(VENV) runs mlruns mlartifacts mlflow.db sweep.db

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sweep.assembly import only_driver
 from sweep.commands import Interrupted, interruptible, run_command
 from sweep.config import Config
+from sweep.driver import only_driver
 from sweep.errors import DataError
 
 

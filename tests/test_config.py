@@ -13,13 +13,15 @@ import optuna
 import pytest
 import yaml
 
-from sweep.config import Config, compose, describe, usage
+from sweep.config import Config, compose, describe
 from sweep.errors import ConfigError, DataError, SpaceError
+from sweep.evaluation.metrics import HardRows
 from sweep.grammar import spell_out
 from sweep.paths import packaged_root
 from sweep.schema import HIDDEN, build
 from sweep.search.space import Space
 from sweep.targets import Target, read_target
+from sweep.usage import usage
 
 Compose = Callable[..., Config]
 Write = Callable[[str, str], None]
@@ -127,7 +129,7 @@ class TestComposition:
 
     def test_a_file_that_is_no_yaml_is_named(self, tmp_path: Path, write: Write) -> None:
         write("conf/experiment/mine.yaml", experiment("seed: [1\n"))
-        with pytest.raises(ConfigError, match="can't be composed: "):
+        with pytest.raises(ConfigError, match=r"conf/experiment/mine\.yaml, line 4: is no YAML: "):
             compose(["+experiment=mine"], working_directory=tmp_path)
 
     @pytest.mark.parametrize("flag", ["-m", "--multirun"])
@@ -476,10 +478,42 @@ class TestTargets:
             smoke(f"sampler._target_={target}")
         assert told in str(error.value)
 
-    @pytest.mark.parametrize("group", ["engine", "backend", "model", "scheduler"])
+    @pytest.mark.parametrize("group", ["engine", "backend", "model", "scheduler", "metric.perplexity"])
     def test_each_group_takes_its_protocol_only(self, group: str, smoke: Compose) -> None:
         with pytest.raises(ConfigError, match=rf"^{group}\._target_: RandomSampler is no "):
             smoke(f"{group}._target_=optuna.samplers.RandomSampler")
+
+    def test_metrics_stand_by_their_names(self, smoke: Compose) -> None:
+        assert [*smoke().metrics] == ["perplexity", "hard_rows"]
+        assert [*smoke("metric=hard_rows").metrics] == ["hard_rows"]
+        assert [*smoke("metric=[]").metrics] == []
+        worst = smoke("+metric.worst={_target_: sweep.evaluation.metrics.HardRows, share: 0.01}")
+        assert worst.metrics["worst"].build() == HardRows(share=0.01)
+
+    @pytest.mark.parametrize(
+        ("override", "told"),
+        [
+            ("metric=[perplexity,hard_row]", "metric=hard_row: no such file. There are: hard_rows, "),
+            ("metric.hard_rows.share=0", "metric.hard_rows: HardRows needs share above 0 and at most 1"),
+            ("~metric.hard_rows.share", "metric.hard_rows.share: missing; HardRows needs it"),
+            (
+                "metric.perplexity._target_=sweep.search.scheduler.Full",
+                "metric.perplexity._target_: Full is no Metric",
+            ),
+            (
+                "+metric._target_=sweep.evaluation.metrics.Perplexity",
+                "metric._target_: a metric stands under its own name",
+            ),
+            ("+metric._mine={}", "metric._mine: a metric stands under its own name"),
+            ("+metric.seconds={}", "metric.seconds: every trial has a seconds already"),
+            ("+metric.mine=3", "metric.mine: keys with a `_target_` must stand here, got 3"),
+            ("metric=perplexity,hard_rows", "Give one; for a list, write metric=[a, b]"),
+        ],
+    )
+    def test_a_metric_that_can_not_be_is_told_at_once(self, override: str, told: str, smoke: Compose) -> None:
+        with pytest.raises(ConfigError) as error:
+            smoke(override)
+        assert told in str(error.value)
 
     def test_a_name_without_a_class_asks_for_one(self, smoke: Compose) -> None:
         with pytest.raises(ConfigError, match=r"scheduler\.pruner: a class must be named here") as error:
@@ -520,7 +554,7 @@ class TestHostileFiles:
 
     def test_yaml_tags_make_no_objects(self, tmp_path: Path, write: Write) -> None:
         write("conf/experiment/mine.yaml", experiment("seed: !!python/object/apply:os.getpid []\n"))
-        with pytest.raises(ConfigError, match="can't be composed"):
+        with pytest.raises(ConfigError, match="is no YAML: could not determine a constructor for the tag"):
             compose(["+experiment=mine"], working_directory=tmp_path)
 
 
@@ -578,16 +612,17 @@ class TestCommands:
     def test_usage_lists_what_can_be_chosen(self, tmp_path: Path, write: Write) -> None:
         write("conf/experiment/mine.yaml", experiment(""))
         write("sweeps/best/found.yaml", "# @package _global_\n")
-        text = usage(tmp_path)
+        text = usage("sweep", tmp_path)
         assert "mine               For a test." in text
         assert "smoke" in text
         assert "sampler            gp, random, tpe" in text
-        assert "+best=NAME, with python -m sweep.train (found)" in text
+        assert "Found configurations: found" in text
         assert "hydra" not in text.lower()
 
     def test_help_imports_nothing_heavy(self, tmp_path: Path) -> None:
         code = (
-            "import sys; from sweep.config import describe, usage; usage(); describe(['+experiment=smoke']);"
+            "import sys; from sweep.config import describe; from sweep.usage import usage;"
+            " usage('sweep'); describe(['+experiment=smoke']);"
             "heavy = {'torch', 'optuna', 'transformers', 'mlflow', 'pandas'}; print(heavy & set(sys.modules))"
         )
         result = subprocess.run(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
+import os
 import re
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,21 @@ import pytest
 
 from sweep import production
 from sweep.assembly import assemble
-from sweep.commands import Interrupted
+from sweep.commands import Interrupted, run_reader
 from sweep.composition import groups
 from sweep.config import compose
+from sweep.driver import only_driver
 from sweep.engines.synthetic import Synthetic
 from sweep.errors import ConfigError, TrainingError
 from sweep.pipeline import Pipeline
 from sweep.production import Production
+from sweep.report import report as report_command
+from sweep.reporting.live import Scoreboard
+from sweep.status import status
 from sweep.tracking.best import read_best, write_best
+from sweep.tracking.points import TAKEN
 from sweep.tracking.registry import load_best
-from sweep.types import Capacity, Job, Progress, Report, Source
+from sweep.types import Capacity, Job, Progress, Report, RowLoss, Source
 
 SWEEP = ["+experiment=smoke", "engine=synthetic", "~space.lora_rank", "data.max_rows=250"]
 TRAIN = [
@@ -95,6 +102,96 @@ def test_a_sweep_leaves_its_results_and_a_second_start_changes_nothing(swept: st
         r.info.run_id: r.data.metrics for r in nested
     }
     assert read_best(Path("sweeps/best/smoke.yaml")) == best
+
+
+def test_metrics_stand_beside_the_loss_of_every_rung_and_in_the_best_configuration(swept: str) -> None:
+    names = {"perplexity", "hard_rows"}
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    for run in runs("smoke")[1]:
+        loss, perplexity, hard_rows = (
+            {point.step: point.value for point in client.get_metric_history(run.info.run_id, key)}
+            for key in ("validation_loss", "perplexity", "hard_rows")
+        )
+        # The closed form gives every row the same loss.
+        assert hard_rows == pytest.approx(loss)
+        assert perplexity == pytest.approx({step: math.exp(value) for step, value in loss.items()})
+        assert run.data.metrics.keys() - names <= TAKEN
+    best = read_best(Path("sweeps/best/smoke.yaml"))
+    assert best.confirm.metrics["perplexity"] == pytest.approx(math.exp(best.confirm.value))
+    assert best.default_confirm is not None
+    assert best.default_confirm.metrics.keys() == names
+
+
+class Broken:
+    def __call__(self, rows: Sequence[RowLoss]) -> float:
+        raise IndexError("on purpose")
+
+
+def test_a_metric_that_raises_costs_nothing_but_its_number(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = f"+metric.broken={{_target_: {__name__}.Broken}}"
+    given = [*SWEEP, "name=broken", "budget.trials=2", broken, f"trusted_targets=[{__name__}]"]
+    assert Pipeline(compose(given)).run() == 0
+    (told,) = [message for message in caplog.messages if "metric.broken" in message]
+    assert told.startswith("metric.broken raised IndexError, so it is left out")
+    assert runs("broken")[1][0].data.metrics.keys() >= {"perplexity", "hard_rows"}
+    assert read_best(Path("sweeps/best/broken.yaml")).confirm.metrics.keys() == {"perplexity", "hard_rows"}
+
+
+def test_a_study_goes_on_with_other_metrics(folder: Path) -> None:
+    given = [*SWEEP, "name=later", "metric=[]", "budget.trials=2"]
+    assert Pipeline(compose(given)).run() == 0
+    assert not read_best(Path("sweeps/best/later.yaml")).confirm.metrics
+    assert Pipeline(compose([*given, "metric=[perplexity]", "budget.trials=3"])).run() == 0
+    assert read_best(Path("sweeps/best/later.yaml")).confirm.metrics.keys() == {"perplexity"}
+    shown = {run.data.tags["sweep.trial"]: "perplexity" in run.data.metrics for run in runs("later")[1]}
+    assert shown["2"]
+    assert not shown["0"], "its rungs were done before"
+
+
+def test_the_report_lies_in_the_folder_and_in_the_runs(swept: str) -> None:
+    report = Path("runs/smoke/report.html")
+    assert f"report {report}" in swept
+    parent, _ = runs("smoke")
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    assert "report.html" in [artifact.path for artifact in client.list_artifacts(parent.info.run_id)]
+    assert "| | best (trial" in parent.data.tags["mlflow.note.content"]
+    written = report.read_text("utf-8")
+    report.unlink()
+    assert run_reader("sweep.report", SWEEP, report_command) == 0
+    assert report.read_text("utf-8").count("<tr") == written.count("<tr") > 8
+
+
+def test_another_terminal_sees_where_a_sweep_stands(swept: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_reader("sweep.status", SWEEP, status) == 0
+    told = capsys.readouterr().out
+    assert "none: the sweep is done" in told
+    assert "8 of 8 trials begun" in told
+    assert "on this machine" not in told
+    with only_driver(Path("runs/smoke")):
+        assert run_reader("sweep.status", SWEEP, status) == 0
+    assert f"driver   process {os.getpid()} on " in capsys.readouterr().out
+
+
+def test_the_status_of_a_stopped_sweep_says_how_to_go_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*SWEEP, "name=halfway"]
+
+    def stop_at_the_third(self: Any, event: Any) -> None:
+        if event.trial == "3":
+            raise Interrupted(130)
+
+    monkeypatch.setattr(Scoreboard, "log", stop_at_the_third)
+    with pytest.raises(Interrupted):
+        Pipeline(compose(given)).run()
+    capsys.readouterr()
+    assert run_reader("sweep.status", given, status) == 0
+    told = capsys.readouterr().out
+    assert f"go on with: {shlex.join(['python', '-m', 'sweep', *given])}" in told
+    assert "4 of 8 trials begun" in told
+    assert "best so far" in told
 
 
 def test_a_sweep_in_which_nothing_ends_is_an_error_with_the_reasons(folder: Path) -> None:

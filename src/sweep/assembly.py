@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
-import os
-import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +14,6 @@ from sweep.data.load import load
 from sweep.data.split import DataSet, split
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import ModelSource, describe
-from sweep.errors import StudyError
 from sweep.tracking.record import SweepRecord
 from sweep.types import Backend
 
@@ -96,28 +91,6 @@ def record_of(
         data_fingerprint=data.fingerprint,
         rows_by_split={split: len(rows) for split, rows in data.examples.items()},
     )
-
-
-@contextmanager
-def only_driver(folder: Path) -> Iterator[None]:
-    """Hold the experiment's folder. Raises StudyError if a living process on this machine does already.
-
-    The lock belongs to the process: a killed driver gives it up by itself.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "driver.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise StudyError(
-                f"{folder} is in use by {lock.read().strip() or 'another process'}. Wait for it, stop it, or "
-                "start under another name (name=...)."
-            ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield
 
 
 def git_commit() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,35 +12,59 @@ from types import FrameType
 
 from rich.console import Console
 
-from sweep.config import Config, compose, describe, usage
-from sweep.errors import SweepError
+from sweep.config import Config, Place, compose, describe, locate
+from sweep.errors import ConfigError, SweepError
+from sweep.usage import usage
 
 INTERRUPTED = 130
 _TERMINATED = 143
 
 
 def run_command(name: str, arguments: Sequence[str], command: Callable[[Config], int]) -> int:
-    """The exit code of `python -m <name> <arguments>`: 0, 2 for an error to mend, 130 or 143 if stopped."""
-    try:
-        if not arguments or {"-h", "--help"} & set(arguments):
-            print(usage(), end="")
-            return 0 if arguments else 2
-        if "--cfg" in arguments:
-            print(describe(_without_cfg(arguments)), end="")
+    """The exit code of `python -m <name> <arguments>` for a command that takes a configuration."""
+    return _run(name, arguments, lambda given: command(compose(given)))
+
+
+def run_reader(name: str, arguments: Sequence[str], command: Callable[[Place], int]) -> int:
+    """The same for a command that only reads what a sweep has left."""
+    return _run(name, arguments, lambda given: command(locate(given)))
+
+
+def _run(name: str, arguments: Sequence[str], command: Callable[[Sequence[str]], int]) -> int:
+    def body(arguments: Sequence[str]) -> int:
+        if {"-h", "--help"} & set(arguments):
+            print(usage(name), end="")
             return 0
-        return command(compose(arguments))
+        if not arguments:
+            print(usage(name))
+            raise ConfigError(
+                "No experiment was named; one must be. Choose one from above, for instance python -m "
+                f"{name} +experiment=support_bot, or write your own: python -m sweep.init."
+            )
+        if shown := [argument for argument in arguments if argument.startswith("--cfg")]:
+            print(describe(_without_cfg(arguments, shown[0])), end="")
+            return 0
+        return command(arguments)
+
+    return answer(name, arguments, body)
+
+
+def answer(name: str, arguments: Sequence[str], body: Callable[[Sequence[str]], int]) -> int:
+    """What the body of `python -m <name>` returns; 2 for an error to mend, 130 or 143 if stopped."""
+    try:
+        return body(arguments)
     except SweepError as error:
         _complain(str(error))
         return 2
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{error.filename}: " if error.filename else "A file could not be written: "
         _complain(
             f"{place}{error.strerror or error}. Make it writable, free space, or change output, storage or "
             "tracking.uri."
         )
         return 2
     except Interrupted as stop:
-        again = " ".join(["python -m", name, *arguments])
+        again = shlex.join(["python", "-m", name, *arguments])
         print(f"\nStopped. What is done is kept; go on with:\n  {again}", file=sys.stderr)
         return stop.exit_code
 
@@ -83,7 +108,10 @@ def _complain(text: str) -> None:
     Console(stderr=True).print(text, style="red", highlight=False, markup=False, soft_wrap=True)
 
 
-def _without_cfg(arguments: Sequence[str]) -> list[str]:
+def _without_cfg(arguments: Sequence[str], option: str) -> list[str]:
     """The overrides beside `--cfg job`."""
-    at = list(arguments).index("--cfg")
+    at = list(arguments).index(option)
+    given = " ".join(arguments[at : at + 2])
+    if given != "--cfg job":
+        raise ConfigError(f"{given}: `job`, the composed configuration, must follow. Write --cfg job.")
     return [*arguments[:at], *arguments[at + 2 :]]

@@ -1,4 +1,4 @@
-"""Files and overrides into one plain mapping. All of Hydra is in here, and no part of it leaves.
+"""Files and overrides into one plain mapping. What Hydra composes is in here, and no part of it leaves.
 
 Composed by `compose()`, not by `@hydra.main`, whose callbacks and logging let a file run code.
 """
@@ -6,7 +6,7 @@ Composed by `compose()`, not by `@hydra.main`, whose callbacks and logging let a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -14,24 +14,16 @@ from typing import Any, NamedTuple, cast
 from hydra import compose as hydra_compose
 from hydra import initialize
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    Override,
-    Quote,
-    QuotedString,
-    ValueType,
-)
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from sweep.errors import ConfigError
+from sweep.overrides import ADDED, Groups, offer, parse
 from sweep.paths import packaged_root
 from sweep.schema import HIDDEN, hidden, nearest
-
-# Groups that the defaults list doesn't name: they are added with a plus.
-ADDED = ("experiment", "best")
 
 _PRIMARY = "sweep_primary"
 _FOLDERS = ("conf", "sweeps")
@@ -60,8 +52,8 @@ def compose_plain(overrides: Sequence[str], working_directory: Path | None = Non
     Raises ConfigError for what can't be composed, and for whatever configures or reads Hydra itself.
     """
     roots = search_path(working_directory)
-    parsed = _parsed(overrides)
-    _check_overrides(parsed, groups(working_directory))
+    known = groups(working_directory)
+    parsed = parse(overrides, known)
     config = _composed(roots, parsed)
     raw = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
     if reference := next((path for path, text in _texts(raw) if _HYDRA_REFERENCE.search(text)), None):
@@ -70,7 +62,7 @@ def compose_plain(overrides: Sequence[str], working_directory: Path | None = Non
         )
     missing = [path for path, text in _texts(raw) if text == "???"]
     if missing:
-        raise ConfigError(_missing(min(missing, key=lambda path: path != "name"), groups(working_directory)))
+        raise ConfigError(_missing(min(missing, key=lambda path: path != "name"), parsed, known))
     return Composition(
         plain=_resolved(config),
         redacted=cast("dict[str, Any]", hidden(_resolved(OmegaConf.create(_without_environment(raw))))),
@@ -96,68 +88,6 @@ def groups(working_directory: Path | None = None) -> dict[str, dict[str, Path]]:
     return found
 
 
-def _parsed(overrides: Sequence[str]) -> list[Override]:
-    """The overrides as given, but spaces in the grammar as the texts that files would hold."""
-    for override in overrides:
-        if override in ("-m", "--multirun"):
-            raise ConfigError(
-                f"{override}: a multirun starts unrelated runs; here one run is the whole search. Drop it "
-                "and name what to search: space=lora, or 'space.lora_rank=choice(8, 16)'."
-            )
-        if override.startswith("-"):
-            raise ConfigError(
-                f"{override}: no such option. Overrides are written key=value; --help shows them."
-            )
-    parser = OverridesParser.create()
-    try:
-        return [_as_text(parser, override) for override in parser.parse_overrides(list(overrides))]
-    except HydraException as error:
-        raise ConfigError(
-            f"{hidden(getattr(error, 'override', overrides))}: can't be read: {_first_line(error)}. Write "
-            "key=value, and quote what holds commas, brackets or an equals sign: \"key='a, b'\"."
-        ) from error
-
-
-def _as_text(parser: OverridesParser, override: Override) -> Override:
-    key, line = override.key_or_group, cast("str", override.input_line)
-    named = override.value_type != ValueType.SIMPLE_CHOICE_SWEEP
-    if not (override.is_sweep_override() and key.startswith("space.") and named):
-        return override
-    prefix, _, text = line.partition("=")
-    return parser.parse_override(f"{prefix}={QuotedString(text, Quote.single).with_quotes()}")
-
-
-def _check_overrides(parsed: Sequence[Override], known: Mapping[str, Mapping[str, Path]]) -> None:
-    for override in parsed:
-        key, line = override.key_or_group, str(hidden(override.input_line))
-        if override.is_sweep_override():
-            raise ConfigError(_several(override, line))
-        if key == "hydra" or key.startswith(("hydra.", "hydra/")):
-            raise ConfigError(f"{line}: Hydra itself is not configurable here. Drop it.")
-        if key not in known or override.is_delete():
-            continue
-        value = override.value()
-        if key in ADDED and not override.is_add():
-            raise ConfigError(f"{line}: `{key}` is added to the defaults. Write +{key}={value}.")
-        if not isinstance(value, str | list | dict):
-            raise ConfigError(f"{line}: the name of a file in {key}/ must stand here. Write {key}=NAME.")
-        if isinstance(value, str) and value not in known[key]:
-            raise ConfigError(f"{key}={value}: no such file. {_offer(key, value, known[key])}")
-
-
-def _several(override: Override, line: str) -> str:
-    key, _, values = line.lstrip("+").partition("=")
-    section, _, name = key.partition(".")
-    choice = f"choice({values})" if override.value_type == ValueType.SIMPLE_CHOICE_SWEEP else values
-    search = (
-        f"To search them, write 'space.{name}={choice}'" if section in ("recipe", "space") else "Give one"
-    )
-    return (
-        f"{line}: several values for one key are several runs in Hydra; here one run is the whole search. "
-        f"{search}; for a list, write {key}=[a, b]."
-    )
-
-
 def _composed(roots: Sequence[Path], parsed: Sequence[Override]) -> DictConfig:
     """The composed configuration without Hydra's node, which must be as Hydra ships it."""
     # The primary file by itself, from the store: its folder must not come before the user's.
@@ -175,7 +105,7 @@ def _composed(roots: Sequence[Path], parsed: Sequence[Override]) -> DictConfig:
         group, _, name = str(error.missing_cfg_file).strip("/").rpartition("/")
         raise ConfigError(
             f"{group or 'defaults'}={name}: a defaults list names it, but there is no such file. "
-            + _offer(group, name, error.options or ())
+            + offer(group, name, error.options or ())
         ) from error
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(_explained(error, roots)) from error
@@ -200,16 +130,44 @@ def _hydra_node(config: DictConfig) -> dict[str, Any]:
 
 
 def _explained(error: Exception, roots: Sequence[Path]) -> str:
-    """Hydra's error with the nearest key, where a key is the matter."""
+    """Hydra's error in the words of who wrote the file or the override."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        # What is never closed is noticed at the file's end, after its last line.
+        unclosed = error.context_mark if "stream" in str(error.problem) else None
+        mark = unclosed or error.problem_mark
+        tabs = "Indent with spaces, not with tabs" if "\\t" in str(error.problem) else "Mend that line"
+        return (
+            f"{mark.name}, line {mark.line + 1}: is no YAML: {error.problem}. {tabs}: `key: value`, the keys "
+            "of one level below each other, each once."
+        )
     text = str(error) or str(error.__cause__)
+    if found := re.search(r"Multiple values for (\w+)\. To override a value use '(override )(.+)'", text):
+        return (
+            f"defaults: `{found[3]}` chooses {found[1]} a second time; the first choice must be overridden. "
+            f"Write `- override /{found[3]}` in the file, or {found[3].replace(': ', '=')} as an override."
+        )
+    if found := re.search(r"Could not override '[^']*/(\w+)@", text):
+        return (
+            f"defaults: `override {found[1]}` must begin with a slash, for the group lies at the top. "
+            f"Write `- override /{found[1]}: NAME`."
+        )
+    if found := re.search(r"The value of '([^']+)' is .* and not ", text):
+        return f"~{found[1]}: is taken out by its name alone. Write ~{found[1]}."
     if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
-        key = found[1]
-        keys = [path for path, _ in _leaves(OmegaConf.to_container(_composed(roots, ())))]
-        section, _, name = key.partition(".")
-        if section == "space" and f"recipe.{name}" in keys:
-            return f"{key}: is not searched so far. To search it, write +{key}=..."
-        return f"{key}: no such key. Did you mean `{nearest(key, keys)[0]}`?"
+        return _no_such_key(found[1], OmegaConf.to_container(_composed(roots, ())))
     return f"The configuration can't be composed: {_first_line(error)}"
+
+
+def _no_such_key(key: str, config: Any) -> str:
+    keys = [path for path, _ in _leaves(config)]
+    section, _, name = key.partition(".")
+    fields = [path.partition(".")[2] for path in keys if path.startswith("recipe.")]
+    if section == "space" and name in fields:
+        return f"{key}: is not searched so far. To search it, write +{key}=..."
+    if section == "space" and name:
+        return f"{key}: no such recipe field. To search one, write +space.{nearest(name, fields)[0]}=..."
+    near = nearest(key, [*keys, *(str(top) for top in config)])[0]
+    return f"{key}: no such key. Did you mean `{near}`? --cfg job shows them all."
 
 
 def _resolved(config: Any) -> dict[str, Any]:
@@ -249,17 +207,14 @@ def _by_hand(parsed: Sequence[Override]) -> Iterator[str]:
             yield override.key_or_group
 
 
-def _missing(key: str, known: Mapping[str, Mapping[str, Path]]) -> str:
-    if key == "name":
-        offer = _offer("experiment", "", known["experiment"])
-        return f"name: no experiment is chosen. Write +experiment=NAME. {offer}"
-    return f"{key}: must be given. Write {key}=... or set it in the experiment's file."
-
-
-def _offer(group: str, name: str, choices: Any) -> str:
-    if not choices:
-        return f"There are none: no folder {group}/ on the search path holds a file."
-    return f"There are: {', '.join(nearest(name, choices))}."
+def _missing(key: str, parsed: Sequence[Override], known: Groups) -> str:
+    if key != "name":
+        return f"{key}: must be given. Write {key}=... or set it in the experiment's file."
+    chosen = next((str(o.value()) for o in parsed if o.key_or_group == "experiment"), None)
+    if chosen is not None and chosen in known["experiment"]:
+        return f"name: {known['experiment'][chosen]} sets none. Add `name: {chosen}` to it."
+    some = offer("experiment", "", known["experiment"])
+    return f"name: no experiment is chosen. Write +experiment=NAME. {some}"
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, object]]:

@@ -7,16 +7,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from sweep.composition import ADDED, compose_plain, groups
+from sweep.composition import compose_plain
 from sweep.errors import ConfigError, SpaceError
 from sweep.grammar import spell_out
-from sweep.schema import build, check_keys, convert
+from sweep.schema import build, convert, nearest
 from sweep.targets import Target, read_target
-from sweep.types import Backend, Engine, Recipe
+from sweep.types import Backend, Engine, Metric, Recipe
 
 if TYPE_CHECKING:
     from sweep.data.source import DataSource
@@ -38,6 +38,7 @@ _KEYS = (
     "storage",
     "tracking",
     "evaluation",
+    "metric",
     "output",
     "trusted_targets",
     "best",
@@ -82,6 +83,7 @@ class Config:
     storage: str = field(repr=False)
     tracking: Tracking = field(repr=False)
     evaluation: Evaluation
+    metrics: Mapping[str, Target]
     output: str
     trusted_targets: tuple[str, ...]
     best: Mapping[str, object] | None
@@ -92,6 +94,25 @@ class Config:
     def added(self, group: str) -> str | None:
         """The choice after `+group=` on the command line, if there is one."""
         return next((o.partition("=")[2] for o in self.overrides if o.startswith(f"+{group}=")), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a sweep's study and results are. study: its name."""
+
+    study: str
+    storage: str = field(repr=False)
+    output: Path
+
+
+def locate(overrides: Sequence[str], *, working_directory: Path | None = None) -> Place:
+    """Where the sweep with these overrides keeps its results, for who only reads them.
+
+    Nothing else is checked. Raises ConfigError for what can't be composed.
+    """
+    node = compose_plain(overrides, working_directory).plain
+    study, storage, output = (convert(str, node.get(key), key) for key in ("name", "storage", "output"))
+    return Place(study=study, storage=storage, output=Path(output))
 
 
 def compose(overrides: Sequence[str], *, working_directory: Path | None = None) -> Config:
@@ -110,7 +131,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
 
     composition = compose_plain(overrides, working_directory)
     node = composition.plain
-    check_keys(node, _KEYS, "")
+    _check_top(node)
     if missing := [key for key in _KEYS if key not in node]:
         raise ConfigError(f"{missing[0]}: was removed, but is needed. Drop the override ~{missing[0]}.")
     trusts_code = "model.trust_remote_code" in composition.by_hand and _runs_code(node["model"])
@@ -130,30 +151,35 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
 
     recipe = build(Recipe, node["recipe"], "recipe")
     validate_recipe(recipe)
-    config = Config(
+    plain = _Plain(
         experiment=convert(str, node["name"], "name"),
         seed=convert(int, node["seed"], "seed"),
-        model=target("model", ModelSource),
         data=build(DataSource, node["data"], "data"),
+        budget=build(Budget, node["budget"], "budget"),
+        evaluation=build(Evaluation, node["evaluation"], "evaluation"),
+        output=convert(str, node["output"], "output"),
+    )
+    _check_ranges(plain)
+    config = Config(
+        **plain._asdict(),
+        model=target("model", ModelSource),
         recipe=recipe,
         # A found recipe is trained, not searched: the space may be narrower by now.
         space=_space(node["space"], None if found else recipe, composition.by_hand),
-        engine=target("engine", Engine),
-        backend=target("backend", Backend),
         sampler=target("sampler", BaseSampler),
         scheduler=target("scheduler", Scheduler),
-        budget=build(Budget, node["budget"], "budget"),
         storage=convert(str, node["storage"], "storage"),
         tracking=build(Tracking, node["tracking"], "tracking"),
-        evaluation=build(Evaluation, node["evaluation"], "evaluation"),
-        output=convert(str, node["output"], "output"),
+        metrics=_metrics(node["metric"], trusted),
         trusted_targets=trusted,
         best=convert(Mapping[str, object] | None, node["best"], "best"),
         recipe_from=convert(str | None, node["recipe_from"], "recipe_from"),
         composed=composition.redacted,
         overrides=composition.overrides,
+        # Last, for an engine imports torch: what is wrong elsewhere is told seconds earlier.
+        backend=target("backend", Backend),
+        engine=target("engine", Engine),
     )
-    _check_ranges(config)
     _check_together(config)
     _check_arguments(config)
     return config
@@ -167,46 +193,6 @@ def describe(overrides: Sequence[str], *, working_directory: Path | None = None)
 def dump(composed: Mapping[str, object]) -> str:
     """A composed configuration as YAML."""
     return yaml.safe_dump(dict(composed), sort_keys=False, allow_unicode=True)
-
-
-def usage(working_directory: Path | None = None) -> str:
-    """What `--help` prints: the experiments, the choices of each group, examples."""
-    known = groups(working_directory)
-    described = [f"  {name:<18} {_purpose(file)}" for name, file in known["experiment"].items()]
-    chosen = [
-        f"  {group:<18} {', '.join(sorted(files))}"
-        for group, files in sorted(known.items())
-        if group not in ADDED
-    ]
-    best = ", ".join(known["best"]) or "none yet: a sweep writes them"
-    return "\n".join(
-        [
-            "python -m sweep +experiment=NAME [KEY=VALUE ...]",
-            "",
-            "Experiments",
-            *described,
-            "",
-            "Groups: GROUP=NAME chooses a file, GROUP.KEY=VALUE changes one of its keys",
-            *chosen,
-            "",
-            f"Found recipes: +best=NAME, with python -m sweep.train ({best})",
-            "",
-            "Examples",
-            "  python -m sweep +experiment=smoke",
-            "  python -m sweep +experiment=support_bot data.path=tickets.jsonl budget.trials=32",
-            "  python -m sweep +experiment=support_bot 'space.lora_rank=choice(8, 16)' ~space.weight_decay",
-            "  python -m sweep +experiment=support_bot --cfg job",
-            "",
-        ]
-    )
-
-
-def _purpose(file: Path) -> str:
-    """The file's first comment, its package header aside."""
-    comments = (
-        line.removeprefix("#").strip() for line in file.read_text("utf-8").splitlines() if line[:1] == "#"
-    )
-    return next((comment for comment in comments if not comment.startswith("@package")), "")
 
 
 def _trusted(node: object, by_hand: frozenset[str]) -> tuple[str, ...]:
@@ -243,7 +229,46 @@ def _space(node: object, defaults: Recipe | None, by_hand: frozenset[str]) -> Sp
     return space
 
 
-def _check_ranges(config: Config) -> None:
+def _metrics(node: object, trusted: Sequence[str]) -> Mapping[str, Target]:
+    """The metrics by name, which must fit what MLflow takes and what it is shown of a trial anyway."""
+    from sweep.tracking.points import TAKEN
+
+    named: Mapping[str, object] = convert(Mapping[str, object], node, "metric")
+    for name in map(str, named):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+            raise ConfigError(
+                f"metric.{name}: a metric stands under its own name: letters, digits, `_` and `-`, a letter "
+                "first. Write `mine:` above its `_target_`, and indent that."
+            )
+        if name in TAKEN:
+            raise ConfigError(f"metric.{name}: every trial has a {name} already. Choose another name.")
+    return {
+        str(name): read_target(value, f"metric.{name}", kind=Metric, trusted=trusted)
+        for name, value in named.items()
+    }
+
+
+class _Plain(NamedTuple):
+    """The part of a `Config` that names no class."""
+
+    experiment: str
+    seed: int
+    data: DataSource
+    budget: Budget
+    evaluation: Evaluation
+    output: str
+
+
+def _check_top(node: Mapping[str, object]) -> None:
+    """Nothing, or ConfigError: a key that belongs nowhere, or further in."""
+    inner = [f"{key}.{name}" for key, part in node.items() if isinstance(part, Mapping) for name in part]
+    for key in node:
+        if key not in _KEYS:
+            near = nearest(key, [*_KEYS, *inner])[0]
+            raise ConfigError(f"{key}: no such key. Did you mean `{near}`? --help lists what there is.")
+
+
+def _check_ranges(config: _Plain) -> None:
     rows, minutes = config.evaluation.rows, config.budget.minutes
     named = re.fullmatch(r"[A-Za-z0-9_.-]+", config.experiment) and config.experiment.strip(".")
     folder = Path(config.output).expanduser().resolve()
@@ -292,8 +317,8 @@ def _check_arguments(config: Config) -> None:
     """Nothing, or what a class says against its arguments: now, not after the data is loaded."""
     from optuna.exceptions import ExperimentalWarning
 
-    config.model.build()
-    config.scheduler.build()
+    for target in (config.model, config.scheduler, *config.metrics.values()):
+        target.build()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         config.sampler.build(seed=0)

@@ -8,21 +8,25 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.table import Table
-
-from sweep.analysis.axes import title
-from sweep.assembly import Assembly, assemble, git_commit, only_driver, record_of
+from sweep.analysis.effects import effects_of
+from sweep.assembly import Assembly, assemble, git_commit, record_of
 from sweep.commands import interruptible
-from sweep.config import Config
+from sweep.config import Config, dump
+from sweep.driver import only_driver
 from sweep.errors import ModelError, TrainingError
-from sweep.reporting.console import Transcript
-from sweep.reporting.live import Scoreboard, duration, parameters_of
+from sweep.evaluation.compare import Confirmation
+from sweep.reporting.console import Transcript, tell_comparison, tell_confirmation, tell_effects
+from sweep.reporting.html import write_report
+from sweep.reporting.live import Scoreboard, duration
+from sweep.reporting.summary import as_markdown
 from sweep.search.loop import run_jobs, search
+from sweep.search.notes import Asked, Handed
 from sweep.search.storage import open_storage
+from sweep.search.stored import StoredStudy, read_study
 from sweep.search.study import Plan, Study
-from sweep.stages.analyse import Analysis, analyse
-from sweep.stages.confirm import Confirmation, Record, confirm
-from sweep.stages.publish import Published, publish
+from sweep.stages.analyse import log_effects
+from sweep.stages.confirm import Record, confirm
+from sweep.stages.publish import publish
 from sweep.tracking.best import training_command
 from sweep.tracking.mlflow import Tracker
 from sweep.types import SPLITS, BestConfig, Job, Score, Standing, Trial, View
@@ -38,6 +42,7 @@ class Pipeline:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._storage = open_storage(config.storage)
         self._told = Transcript()
         self._begun = time.monotonic()
 
@@ -49,6 +54,7 @@ class Pipeline:
             assembly = assemble(config)
             self._tell_data(assembly)
             study = self._open_study(assembly)
+            study.note("asked", asdict(self._asked(assembly)))
             tracker = self._open_tracker(assembly, study)
             with closing(assembly.backend), tracker:
                 self._tell_expectation(assembly, study)
@@ -80,12 +86,25 @@ class Pipeline:
             train_rows=len(assembly.data.examples["train"]),
             evaluation=View("validation", config.evaluation.rows),
             fingerprint=assembly.fingerprint,
+            metrics={name: target.build() for name, target in config.metrics.items()},
         )
         return Study(
             plan,
-            storage=open_storage(config.storage),
+            storage=self._storage,
             sampler=lambda seed: config.sampler.build(seed=seed),
             scheduler=config.scheduler.build(),
+        )
+
+    def _asked(self, assembly: Assembly) -> Asked:
+        config = self._config
+        return Asked(
+            overrides=config.overrides,
+            data=config.data.path,
+            rows={name: len(assembly.data.examples[name]) for name in SPLITS},
+            sampler=str(config.sampler),
+            scheduler=str(config.scheduler),
+            config=dump(config.composed),
+            git_commit=git_commit(),
         )
 
     def _open_tracker(self, assembly: Assembly, study: Study) -> Tracker:
@@ -110,6 +129,7 @@ class Pipeline:
                 f"model: {assembly.model.identity} could not be scored on validation rows, so it can't be "
                 f"trained: {report.error}"
             )
+        study.note("base_loss", report.validation_loss)
         self._told.stage(
             "base",
             f"{assembly.model.identity}: validation loss {report.validation_loss:.4f} before any training",
@@ -134,6 +154,7 @@ class Pipeline:
             self._told.console,
             standings=lambda: study.standings,
             names=_names(study),
+            trials=study.plan.trials,
             examples=study.expected_examples,
             seconds_left=lambda: (study.plan.seconds or math.inf) - study.seconds_spent,
         )
@@ -152,11 +173,14 @@ class Pipeline:
             assembly.backend,
             groups=assembly.data.groups,
             seed=config.seed,
+            metrics=study.plan.metrics,
             record=Record(path=assembly.folder / "confirm.json", study=study.fingerprint),
         )
-        self._tell_confirmation(confirmation, best)
-        analysis = analyse(study.standings, config.space, tracker, seed=config.seed)
-        self._tell_analysis(analysis)
+        study.note("confirmation", asdict(confirmation))
+        tell_confirmation(self._told, confirmation)
+        effects = effects_of(study.standings, config.space, seed=config.seed)
+        log_effects(effects, tracker)
+        tell_effects(self._told, effects)
         published = publish(
             self._best_config(assembly, study, best, confirmation, tracker),
             best,
@@ -165,7 +189,18 @@ class Pipeline:
             folder=assembly.folder,
             system_prompt=config.data.system_prompt,
         )
-        self._tell_end(study, best, defaults, confirmation, published, tracker)
+        handed = Handed(
+            best=str(published.path),
+            adapter=f"{published.adapter.uri} ({published.adapter.alias})" if published.adapter else None,
+            look=tracker.ui_command(),
+            next=training_command(config.overrides, published.path.stem),
+        )
+        study.note("handed", asdict(handed))
+        stored = read_study(self._storage, config.experiment)
+        report = write_report(stored, effects, assembly.folder)
+        tracker.log_file(report)
+        tracker.describe(as_markdown(stored, effects))
+        self._tell_end(stored, handed, published.notice, report)
 
     def _best_config(
         self, assembly: Assembly, study: Study, best: Standing, confirmation: Confirmation, tracker: Tracker
@@ -192,60 +227,16 @@ class Pipeline:
 
     # What is printed
 
-    def _tell_confirmation(self, confirmation: Confirmation, best: Standing) -> None:
-        first, second, difference = confirmation.best, confirmation.defaults, confirmation.difference
-        beside = f", defaults {_scored(second)}" if second else ""
-        self._told.stage(
-            "confirm",
-            f"on {first.examples} rows that the search never saw: trial {best.trial.id} "
-            f"{_scored(first)}{beside}",
-        )
-        message = confirmation.verdict.message
-        if difference:
-            interval = f"{difference.low:+.4f} to {difference.high:+.4f}"
-            message = f"difference {difference.value:+.4f} (95%: {interval}); {message}"
-        self._told.more(message)
-
-    def _tell_analysis(self, analysis: Analysis) -> None:
-        table = analysis.importances
-        named = zip(table["parameter"], table["total"], strict=True)
-        shares = ", ".join(f"{title(name)} {share:.0%}" for name, share in named)
-        said = f"share of the loss's variance, with interactions: {shares}" if shares else "no shares yet"
-        self._told.stage("analyse", said)
-        for reading in analysis.readings:
-            self._told.more(reading)
-
-    def _tell_end(
-        self,
-        study: Study,
-        best: Standing,
-        defaults: Standing,
-        confirmation: Confirmation,
-        published: Published,
-        tracker: Tracker,
-    ) -> None:
-        adapter = published.adapter
-        registered = f" and {adapter.uri} ({adapter.alias})" if adapter else ""
-        self._told.stage("publish", f"{published.path}{registered}")
-        if published.notice:
-            self._told.more(published.notice)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("")
-        table.add_column(f"best (trial {best.trial.id})", justify="right", style="green")
-        table.add_column("defaults (trial 0)", justify="right")
-        names = _names(study)
-        ours, theirs = parameters_of(best, names), parameters_of(defaults, names)
-        for name in names:
-            table.add_row(name.replace("_", " "), ours[name], theirs[name])
-        table.add_row("validation loss", f"{best.loss:.4f}", _final(defaults))
-        theirs_confirmed = f"{confirmation.defaults.value:.4f}" if confirmation.defaults else "-"
-        table.add_row("confirm loss", f"{confirmation.best.value:.4f}", theirs_confirmed)
-        self._told.console.print()
-        self._told.console.print(table)
-        self._told.console.print()
+    def _tell_end(self, study: StoredStudy, handed: Handed, notice: str | None, report: Path) -> None:
+        registered = f" and {handed.adapter}" if handed.adapter else ""
+        self._told.stage("publish", f"{handed.best}{registered}")
+        if notice:
+            self._told.more(notice)
+        tell_comparison(self._told, study)
         self._told.say(f"done in {duration(time.monotonic() - self._begun)}")
-        self._told.say(f"look   {tracker.ui_command()}")
-        self._told.say(f"next   {training_command(self._config.overrides, published.path.stem)}")
+        self._told.say(f"report {report}")
+        self._told.say(f"look   {handed.look}")
+        self._told.say(f"next   {handed.next}")
 
 
 def _no_result(study: Study) -> str:
@@ -293,11 +284,3 @@ def _names(study: Study) -> list[str]:
 
 def _searched(study: Study) -> dict[str, str]:
     return {f"space.{parameter.name}": str(parameter) for parameter in study.plan.space.parameters}
-
-
-def _scored(score: Score) -> str:
-    return f"{score.value:.4f} ± {score.standard_error:.4f}"
-
-
-def _final(standing: Standing) -> str:
-    return f"{standing.loss:.4f}" if standing.state == "complete" else standing.state

@@ -12,10 +12,11 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from sweep.assembly import Assembly, assemble, only_driver, record_of
+from sweep.assembly import Assembly, assemble, record_of
 from sweep.commands import interruptible
 from sweep.composition import groups
 from sweep.config import Config
+from sweep.driver import only_driver
 from sweep.engines import checkpoint
 from sweep.engines.model import from_description
 from sweep.errors import ConfigError, TrainingError

@@ -38,13 +38,15 @@ def build(cls: type[T], node: object, path: str) -> T:
     Raises ConfigError for a wrong, missing or unfit key: its path, what was given, what must hold.
     """
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{path}: keys and values must stand here, got {shown(node, path)}.")
+        raise ConfigError(
+            f"{path}: keys and values must stand here, got {shown(node, path)}. Write {path}.KEY=VALUE."
+        )
     known = {field.name: field for field in fields(cast("Any", cls)) if field.init}
     check_keys(node, known, path)
+    hints = get_type_hints(cls)
     required = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
     if missing := [name for name in required if name not in node]:
-        raise ConfigError(f"{path}.{missing[0]}: missing. Add it, with {_wanted(cls, missing[0])}.")
-    hints = get_type_hints(cls)
+        raise ConfigError(f"{path}.{missing[0]}: missing. Add it, with {in_words(hints[missing[0]])}.")
     return cls(**{name: convert(hints[name], value, f"{path}.{name}") for name, value in node.items()})
 
 
@@ -71,7 +73,7 @@ def convert(hint: object, value: object, path: str) -> Any:
     if origin is Literal:
         if value not in arguments:
             offered = ", ".join(nearest(str(value), map(str, arguments)))
-            raise ConfigError(f"{path}: must be one of {offered}, got {shown(value, path)}.")
+            raise ConfigError(f"{path}: must be one of {offered}, got {shown(value, path)}. Choose one.")
         return value
     if origin in (Union, types.UnionType):
         return _first_fitting(arguments, value, path)
@@ -80,7 +82,9 @@ def convert(hint: object, value: object, path: str) -> Any:
             raise ConfigError(f"{path}: a list must stand here, got {shown(value, path)}. Write [a, b].")
         return tuple(convert(arguments[0], item, f"{path}[{k}]") for k, item in enumerate(value))
     if origin is abc.Mapping and not isinstance(value, Mapping):
-        raise ConfigError(f"{path}: keys and values must stand here, got {shown(value, path)}.")
+        raise ConfigError(
+            f"{path}: keys and values must stand here, got {shown(value, path)}. Write {path}.KEY=VALUE."
+        )
     return value
 
 
@@ -120,8 +124,8 @@ def _scalar(hint: object, value: object, path: str) -> object:
             return value
     elif hint is not float and isinstance(value, cast("type", hint)):
         return value
-    cure = " Put it in quotes." if hint is str and number else ""
-    raise ConfigError(f"{path}: {_NAMES[hint]} must stand here, got {shown(value, path)}.{cure}")
+    cure = "Put it in quotes" if hint is str and number else f"Change {path}"
+    raise ConfigError(f"{path}: {_NAMES[hint]} must stand here, got {shown(value, path)}. {cure}.")
 
 
 def _first_fitting(hints: Sequence[object], value: object, path: str) -> object:
@@ -137,11 +141,13 @@ def _first_fitting(hints: Sequence[object], value: object, path: str) -> object:
     if len(errors) == 1 and rest[0] not in _NAMES:
         raise errors[0]
     wanted = ", ".join(dict.fromkeys(_kind(hint) for hint in hints))
-    raise ConfigError(f"{path}: one of these must stand here: {wanted}; got {shown(value, path)}.")
+    raise ConfigError(
+        f"{path}: one of these must stand here: {wanted}; got {shown(value, path)}. Change {path}."
+    )
 
 
-def _wanted(cls: type, name: str) -> str:
-    hint = get_type_hints(cls)[name]
+def in_words(hint: object) -> str:
+    """What must stand in a YAML where this type is due, such as "a number or null"."""
     members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return " or ".join(_kind(member) for member in members)
 

@@ -25,6 +25,11 @@ class Target:
     cls: type
     arguments: Mapping[str, object]
 
+    def __str__(self) -> str:
+        """The class and its arguments, as `Asha(eta=3, rungs=2)`."""
+        given = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
+        return f"{self.cls.__name__}({given})"
+
     def build(self, **runtime: object) -> Any:
         """A new object. Raises ConfigError where the class refuses its arguments by a ValueError."""
         if twice := sorted(self.arguments.keys() & runtime.keys()):
@@ -57,8 +62,10 @@ def read_target(node: object, path: str, *, kind: type | None = None, trusted: S
     given = {str(name): value for name, value in node.items() if name != "_target_"}
     parameters = inspect.signature(cls).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        check_keys(given, parameters, path)
-    hints = {name: _hint(cls, parameter) for name, parameter in parameters.items()}
+        # RUNTIME ones are refused when it is built, with the reason.
+        written = {name: value for name, value in given.items() if name not in RUNTIME}
+        check_keys(written, [name for name in parameters if name not in RUNTIME], path)
+    hints = hints_of(cls)
     arguments = {
         name: _argument(hints.get(name, object), value, f"{path}.{name}", trusted=trusted)
         for name, value in given.items()
@@ -68,6 +75,11 @@ def read_target(node: object, path: str, *, kind: type | None = None, trusted: S
     if missing := [name for name in required if name not in arguments]:
         raise ConfigError(f"{path}.{missing[0]}: missing; {cls.__name__} needs it. Add it.")
     return Target(path=path, cls=cls, arguments=arguments)
+
+
+def hints_of(cls: type) -> dict[str, object]:
+    """The types of the constructor's arguments; `object` where one is not known at run time."""
+    return {name: _hint(cls, parameter) for name, parameter in inspect.signature(cls).parameters.items()}
 
 
 def _resolve(dotted: object, path: str, *, trusted: Sequence[str]) -> type:
@@ -111,7 +123,9 @@ def _under(dotted: str, prefixes: Sequence[str]) -> bool:
 
 def _is_a(cls: type, kind: type) -> bool:
     if getattr(kind, "_is_protocol", False):
-        return all(hasattr(cls, name) for name in vars(kind) if not name.startswith("_"))
+        wanted = [name for name in vars(kind) if not name.startswith("_") or name == "__call__"]
+        # Where the class's own bases define them: hasattr finds the `__call__` by which any class is called.
+        return all(any(name in vars(base) for base in cls.__mro__) for name in wanted)
     return issubclass(cls, kind)
 
 

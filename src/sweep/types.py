@@ -6,7 +6,7 @@ worker's engine answers a job with `Progress` while it trains and one `Report` w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -168,6 +168,12 @@ class Standing:
         return self.values[self.reached]
 
 
+def winner_of(standings: Sequence[Standing]) -> Standing | None:
+    """The complete trial with the lowest final loss."""
+    complete = [standing for standing in standings if standing.state == "complete"]
+    return min(complete, key=lambda standing: standing.loss, default=None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """One number about a model on some rows, with the standard error that its rows give it."""
@@ -271,6 +277,16 @@ class Backend(Protocol):
     def run(self, source: Source) -> Iterator[Progress | Report]: ...
 
     def close(self) -> None: ...
+
+
+class Metric(Protocol):
+    """A number about a model, from the losses of the rows that it was scored on.
+
+    Called in the driver with at least one row, after each rung and at confirmation; the search
+    follows the loss alone. Whatever it raises costs the number, not the trial.
+    """
+
+    def __call__(self, rows: Sequence[RowLoss]) -> float: ...
 
 
 class Observer(Protocol):

@@ -128,11 +128,15 @@ def test_a_hub_data_set_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.M
     def unreachable(*_: object, **__: object) -> None:
         raise RuntimeError("no route to host")
 
-    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    monkeypatch.setattr("huggingface_hub.HfApi.auth_check", unreachable)
     message = refusal(source("some-organisation/some-rows"))
     assert "data.path=some-organisation/some-rows" in message
     assert "no route to host" in message
-    assert "save it as a .parquet file" in message
+    assert "name its folder or file" in message
+
+    monkeypatch.setattr("huggingface_hub.HfApi.auth_check", lambda *_, **__: None)
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    assert "save it as a .parquet file" in refusal(source("some-organisation/some-rows"))
 
 
 def test_line_ends_of_the_file_stay_out_of_the_text(tmp_path: Path) -> None:

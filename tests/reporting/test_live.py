@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from sweep.reporting.live import Scoreboard, best_of, duration, short
+from sweep.reporting.live import Scoreboard, best_of, duration, examples_left, short
 from sweep.types import Progress, Report, Standing, Trial, TrialState
 from tests.contracts.engine import RECIPE
 
@@ -28,6 +28,7 @@ def board(console: Console, *standings: Standing) -> Scoreboard:
         console,
         standings=lambda: standings,
         names=["learning_rate", "batch_size"],
+        trials=len(standings),
         examples=200,
         seconds_left=lambda: math.inf,
     )
@@ -49,6 +50,16 @@ def test_the_best_is_the_lowest_at_the_highest_rung() -> None:
     early, late, later = standing("0", {32: 0.1}), standing("1", {32: 3.0, 96: 2.0}), standing("2", {96: 2.5})
     assert best_of([early, late, later]) is late
     assert best_of([]) is None
+    short_run = standing("3", {32: 2.8}, "complete")
+    assert best_of([early, late, later, short_run]) is short_run
+
+
+def test_trials_to_come_cost_at_least_what_those_before_did() -> None:
+    begun = [standing("0", {32: 3.0, 96: 2.0}), standing("1", {32: 3.0})]
+    assert examples_left(begun, trials=4, examples=200) == 128
+    assert examples_left(begun, trials=2, examples=200) == 72
+    assert examples_left(begun, trials=2, examples=100) == 0
+    assert examples_left([], trials=2, examples=100) == 100
 
 
 def test_without_a_terminal_each_report_is_one_line() -> None:
@@ -79,7 +90,7 @@ def test_on_a_terminal_a_table_shows_every_trial_with_its_parameters() -> None:
     with board(console, standing("0", {32: 3.0}, "complete"), standing("1", {}, "running")) as table:
         table.log(progress("1", 24))
     text = out.getvalue()
-    for part in ("learning rate", "validation loss", "3.0000", "complete", "24", "running", "train 2.50"):
+    for part in ("learning rate", "loss", "3.0000", "complete", "24", "running", "train 2.50"):
         assert part in text
 
 
@@ -92,6 +103,7 @@ def test_the_time_left_never_exceeds_the_budget(monkeypatch: pytest.MonkeyPatch)
         Console(file=out, width=60),
         standings=lambda: shown,
         names=[],
+        trials=1,
         examples=200,
         seconds_left=lambda: 42.0,
     )

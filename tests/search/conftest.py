@@ -1,92 +1,22 @@
-"""A study on closed-form curves, small enough to run hundreds of trials in seconds."""
-
-from __future__ import annotations
-
-import functools
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
-from optuna.storages import BaseStorage, InMemoryStorage
 
-from sweep.backends.inline import Inline
-from sweep.data.split import DataSet
-from sweep.engines.inputs import Inputs
-from sweep.engines.model import RandomLlama
 from sweep.engines.synthetic import Synthetic
-from sweep.search.loop import search
-from sweep.search.scheduler import Asha, Scheduler
-from sweep.search.space import Space
-from sweep.search.study import Plan, Study
-from sweep.types import Observer, View
-from tests.recipes import DEFAULTS
-
-SPACE = Space.from_mapping(
-    {
-        "learning_rate": {"low": 3e-5, "high": 3e-3, "log": True},
-        "batch_size": {"choices": [4, 8, 16, 32]},
-        "lora_rank": {"choices": [4, 8, 16, 32, 64]},
-    }
-)
-PLAN = Plan(
-    name="closed_form",
-    space=SPACE,
-    defaults=DEFAULTS,
-    seed=0,
-    base="none",
-    trials=12,
-    seconds=None,
-    train_rows=288,
-    evaluation=View("validation", 32),
-    fingerprint={"data": "a"},
-)
-
-
-def random_sampler(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-def open_study(
-    storage: BaseStorage | None = None,
-    scheduler: Scheduler | None = None,
-    sampler: Callable[[int], optuna.samplers.BaseSampler] = random_sampler,
-    clock: Callable[[], float] | None = None,
-    **plan: Any,
-) -> Study:
-    options = {} if clock is None else {"clock": clock}
-    return Study(
-        replace(PLAN, **plan),
-        storage=storage or InMemoryStorage(),
-        sampler=sampler,
-        scheduler=scheduler or Asha(eta=3, rungs=3),
-        **options,
-    )
+from sweep.search.study import Study
+from sweep.types import Observer
+from tests.studies import run_study, synthetic_engine
 
 
 @pytest.fixture
 def synthetic(tmp_path: Path) -> Synthetic:
-    inputs = Inputs(
-        model=RandomLlama(hidden_size=8, layers=1, heads=1, seed=0, dtype="float32"),
-        data=DataSet(examples={}, groups={}, fingerprint="a", notes=()),
-        max_tokens=32,
-        folder=tmp_path / "checkpoints",
-    )
-    return Synthetic(inputs=inputs, noise=0.01)
+    return synthetic_engine(tmp_path)
 
 
 @pytest.fixture
 def run(synthetic: Synthetic) -> Callable[..., Study]:
-    """Search a study to its end, or until an observer raises."""
-
     def run(study: Study, *observers: Observer) -> Study:
-        search(study, Inline(make_engine=functools.partial(_same, synthetic)), observers)
-        return study
+        return run_study(study, synthetic, *observers)
 
     return run
-
-
-def _same(engine: Synthetic) -> Synthetic:
-    return engine

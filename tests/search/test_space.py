@@ -226,7 +226,7 @@ class TestConditions:
         ("schedule", {"low": 0, "high": 1}, "the values of schedule have no order. Write {choices: [...]}"),
         ("rslora", {"choices": [0, 1]}, "true or false must stand here, got 0"),
         ("target_modules", {"choices": ["all-linear", []]}, "must be all-linear or a list of layer names"),
-        ("target_modules", {"choices": [["a"], "a"]}, "a stands there twice"),
+        ("target_modules", {"choices": [["a"], ["a"]]}, "[a] stands there twice"),
         ("lora_dropout", {"choices": [0.0], "when": 16}, "a condition in quotes must stand here, got 16"),
     ],
 )

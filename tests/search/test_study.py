@@ -23,8 +23,7 @@ from sweep.search.storage import PausedAsPruned, open_storage
 from sweep.search.study import Study
 from sweep.types import Capacity, Done, Job, Progress, Report
 from tests.recipes import DEFAULTS
-
-from .conftest import PLAN, open_study
+from tests.studies import PLAN, open_study
 
 Run = Callable[..., Study]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +11,17 @@ from tests.tracking.sweeps import Shop
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    with contextlib.chdir(folder):
+def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database for all: MLflow takes ten seconds to make it."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def shop(shop_folder: Path) -> Shop:
+    uri = f"sqlite:///{shop_folder}/mlflow.db"
+    with contextlib.chdir(shop_folder):
         connect(uri)
-    return Shop(uri, folder)
+    return Shop(uri, shop_folder)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,8 @@ from sweep.errors import DataError
 
 PROMPT_COLUMNS = ("prompt", "question", "instruction", "input")
 RESPONSE_COLUMNS = ("response", "answer", "output", "completion")
+# Likeness, 0 to 1, from which a name is a misspelling; `Customer question` for `question` has 0.64.
+ALIKE = 0.6
 
 
 class _Layout(NamedTuple):
@@ -94,11 +96,11 @@ def _nearest_column(names: Iterable[str], columns: Sequence[str], key: str) -> s
         return max(difflib.SequenceMatcher(None, column.lower(), name.lower()).ratio() for name in names)
 
     nearest = max(columns, key=likeness, default=None)
-    return (
-        "The rows have no columns."
-        if nearest is None
-        else f"The nearest is `{nearest}`: set data.{key}={nearest}."
-    )
+    if nearest is None:
+        return "The rows have no columns."
+    if likeness(nearest) < ALIKE:
+        return f"Set data.{key} to the one that is meant; a file's first line must hold the columns' names."
+    return f"The nearest is `{nearest}`: set data.{key}={nearest}."
 
 
 # Rows

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sweep import hub
 from sweep.data.source import DataSource
 from sweep.errors import DataError
 from sweep.paths import packaged_root
@@ -47,6 +48,8 @@ def _hub_rows(source: DataSource) -> list[Row]:
     import datasets
 
     name = source.path.removeprefix("hub:")
+    if not Path(name).is_dir():
+        hub.require(name, "dataset", refusal=DataError, key="data.path")
     try:
         table = datasets.load_dataset(name, split=source.hub_split)
         rows = table if source.max_rows is None else table.take(min(source.max_rows, len(table)))
@@ -114,9 +117,10 @@ def _text(source: DataSource, path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
+        encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
         raise DataError(
             f"data.path={source.path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; the file "
-            "must be. Convert it, from Excel for instance with `iconv -f cp1252 -t utf-8`."
+            f"must be. Save it as UTF-8, or convert it, for instance with `iconv -f {encoding} -t utf-8`."
         ) from error
 
 
@@ -178,6 +182,12 @@ def _csv_rows(source: DataSource, text: str) -> list[Row]:
 
 
 def _check_header(source: DataSource, header: Sequence[str]) -> None:
+    names = header[0] if len(header) == 1 else ""
+    if separator := next((mark for mark in (";", "\t", "|") if mark in names), None):
+        raise DataError(
+            f"data.path={source.path}, line 1: {names!r} is a single column; commas must part fields, but "
+            f"{separator!r} seems to. Save the file with commas, or give the rows as .jsonl."
+        )
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise DataError(

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 
+from sweep import hub
 from sweep.engines.byte_tokenizer import byte_tokenizer
 from sweep.engines.cache import cached
 from sweep.errors import ModelError
@@ -76,21 +77,39 @@ class Pretrained:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         _quietly()
+        place = self._place()
         where = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.path, **where)
+            tokenizer = AutoTokenizer.from_pretrained(place, **where)
             model = AutoModelForCausalLM.from_pretrained(
-                self.path, dtype=_torch_dtype(self.dtype), use_safetensors=True, **where
+                place, dtype=_torch_dtype(self.dtype), use_safetensors=True, **where
             )
         except (OSError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0]
+            first_line = str(error).strip().splitlines()[0].rstrip(" .:")
             raise ModelError(
                 f"model.path={self.path!r} (revision {self.revision}) could not be loaded: {first_line}. "
                 "It must be a folder or a hub id with safetensors weights of a causal language model. Check "
-                "the spelling, sign in with `hf auth login` for a gated model, or use model=smollm2_135m, "
-                "which needs no hub."
+                "the path and the revision, or use model=smollm2_135m, which needs no hub."
             ) from error
         return _ready(model, tokenizer)
+
+    def _place(self) -> str:
+        """The folder, if it holds a model, or else the hub id, if the hub hands it out."""
+        folder = Path(self.path).expanduser()
+        if folder.is_dir():
+            if (folder / "config.json").is_file():
+                return str(folder)
+            raise ModelError(
+                f"model.path={self.path}: the folder holds no config.json; a model's folder must, beside its "
+                "safetensors weights and its tokenizer. Name the folder into which it was saved."
+            )
+        if self.path.startswith((".", "/", "~")) or self.path.count("/") > 1:
+            raise ModelError(
+                f"model.path={self.path}: no such folder, looked for {folder.absolute()}. Correct the path, "
+                "or write a hub id, organisation/name."
+            )
+        hub.require(self.path, "model", refusal=ModelError, key="model.path")
+        return self.path
 
 
 @dataclass(frozen=True, kw_only=True)

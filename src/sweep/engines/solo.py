@@ -25,7 +25,7 @@ from sweep.engines.evaluate import bits_per_byte, loss_batches, per_token
 from sweep.engines.inputs import EncodedRows, Inputs
 from sweep.engines.model import peft_on_transformers
 from sweep.engines.segment import Outcome, Segment
-from sweep.errors import DataError, ModelError
+from sweep.errors import ConfigError, DataError, ModelError, SweepError
 from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, RowLoss, Source, Wait
 
 _EVALUATION_TOKENS = 2048
@@ -85,6 +85,8 @@ class Solo:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
             reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+            if isinstance(error, SweepError):
+                reason = str(error)
             yield _report(job, Outcome(state="failed", examples_seen=job.start, error=reason), begun)
         finally:
             _free_memory()
@@ -153,6 +155,7 @@ class Solo:
         with peft_on_transformers():
             if job.start == job.stop:
                 return PeftModel.from_pretrained(self._model, str(job.checkpoint))
+            _check_modules(job.trial.recipe, self._model)
             set_seed(job.trial.seed)
             return cast(PeftModel, get_peft_model(self._model, _lora_config(job.trial.recipe)))
 
@@ -177,6 +180,20 @@ class Solo:
                 if path.name not in ("training_args.bin", "README.md"):
                     path.replace(aside / path.name)
         return str(target)
+
+
+def _check_modules(recipe: Recipe, model: PreTrainedModel) -> None:
+    """Nothing, or ConfigError: the recipe names a layer that the model doesn't have."""
+    if isinstance(recipe.target_modules, str):
+        return
+    linear = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
+    for wanted in recipe.target_modules:
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in linear):
+            offered = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in linear))
+            raise ConfigError(
+                f"recipe.target_modules: {wanted!r} is no linear layer of the model; each name must be one. "
+                f"Write all-linear, or choose from {offered}."
+            )
 
 
 def _lora_config(recipe: Recipe) -> LoraConfig:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from sweep.types import RowLoss, Score
+from sweep.types import RowLoss, Score, Verdict
 
 Array = NDArray[np.float64]
 
@@ -32,6 +32,21 @@ class Difference:
     high: float
     p_value: float
     rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """The winner, the trial of that id, and the defaults on the confirm split.
+
+    defaults, difference (the winner's loss minus theirs, row by row): None where the defaults did
+    not come to their end.
+    """
+
+    trial: str
+    best: Score
+    defaults: Score | None
+    difference: Difference | None
+    verdict: Verdict
 
 
 def loss_score(rows: Sequence[RowLoss]) -> Score:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+import time
+from collections import Counter
+
 from rich.console import Console
+from rich.table import Table
+
+from sweep.analysis.effects import Effects
+from sweep.evaluation.compare import Confirmation
+from sweep.reporting.live import best_of, duration, examples_left, standings_table
+from sweep.reporting.summary import comparison_of
+from sweep.search.stored import StoredStudy
+from sweep.types import Score
 
 _INDENT = 9
 
@@ -26,3 +38,90 @@ class Transcript:
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
+
+
+def tell_confirmation(told: Transcript, confirmation: Confirmation) -> None:
+    """Both scores, their difference and what it means."""
+    first, second, difference = confirmation.best, confirmation.defaults, confirmation.difference
+    beside = f", defaults {_scored(second)}" if second else ""
+    told.stage(
+        "confirm",
+        f"on {first.examples} rows that the search never saw: trial {confirmation.trial} "
+        f"{_scored(first)}{beside}",
+    )
+    message = confirmation.verdict.message
+    if difference:
+        interval = f"{difference.low:+.4f} to {difference.high:+.4f}"
+        message = f"difference {difference.value:+.4f} (95%: {interval}); {message}"
+    told.more(message)
+
+
+def tell_effects(told: Transcript, effects: Effects) -> None:
+    """What can be said of the parameters."""
+    first, *others = effects.readings
+    told.stage("analyse", first)
+    for reading in others:
+        told.more(reading)
+
+
+def tell_comparison(told: Transcript, study: StoredStudy) -> None:
+    """The best trial beside the defaults. Nothing where none is complete."""
+    if study.best is None:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column(f"best (trial {study.best.trial.id})", justify="right", style="green")
+    table.add_column("defaults (trial 0)", justify="right")
+    for row in comparison_of(study):
+        table.add_row(*row)
+    told.console.print()
+    told.console.print(table)
+    told.console.print()
+
+
+def tell_status(told: Transcript, study: StoredStudy, *, driver: str | None) -> None:
+    """Who drives the study, where its trials stand, what is spent and left. driver: None if none lives."""
+    told.title("status", study.name)
+    told.stage("driver", driver or _at_rest(study))
+    counts = Counter(standing.state for standing in study.standings)
+    states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    told.stage(
+        "search", f"{len(study.standings)} of {study.trials} trials begun" + (f": {states}" if states else "")
+    )
+    if best := best_of(study.standings):
+        so_far = "" if study.over else " so far"
+        told.more(f"best{so_far} {best.loss:.4f} (trial {best.trial.id}) after {best.reached} examples")
+    bound = f" of {duration(study.seconds)}" if study.seconds else ""
+    told.stage("time", f"{duration(study.seconds_spent)}{bound} of search spent{_outlook(study, driver)}")
+    if study.standings:
+        told.console.print()
+        told.console.print(standings_table(study.standings, study.names, {}))
+        told.console.print()
+    if study.notes.confirmation and study.over:
+        tell_confirmation(told, study.notes.confirmation)
+        tell_comparison(told, study)
+
+
+def _at_rest(study: StoredStudy) -> str:
+    if study.over:
+        return "none: the sweep is done"
+    asked = study.notes.asked
+    again = shlex.join(["python", "-m", "sweep", *asked.overrides]) if asked else "the sweep's command"
+    return f"none on this machine; go on with: {again}"
+
+
+def _outlook(study: StoredStudy, driver: str | None) -> str:
+    """The time left at the rate so far, and the age of the newest report; nothing at rest."""
+    trained = sum(standing.reached for standing in study.standings)
+    if not driver or not trained:
+        return ""
+    rest = examples_left(study.standings, trials=study.trials, examples=study.examples)
+    left = rest * study.seconds_spent / trained
+    if study.seconds:
+        left = min(left, max(study.seconds - study.seconds_spent, 0))
+    newest = max(report.ended_ms for standing in study.standings for report in standing.reports)
+    return f", about {duration(left)} left; last report {duration(time.time() - newest / 1000)} ago"
+
+
+def _scored(score: Score) -> str:
+    return f"{score.value:.4f} ± {score.standard_error:.4f}"

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sweep.types import Progress, Report, Standing
+from sweep.analysis.axes import title
+from sweep.types import Progress, Report, Standing, winner_of
 
 _ROWS_SHOWN = 24
 
@@ -19,8 +20,8 @@ _ROWS_SHOWN = 24
 class Scoreboard:
     """An observer that shows where every trial stands.
 
-    names: the searched parameters. examples: expected of the whole search. seconds_left: of the
-    time budget, infinite without one.
+    names: the searched parameters. trials, examples: expected of the whole search. seconds_left: of
+    the time budget, infinite without one.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class Scoreboard:
         *,
         standings: Callable[[], Sequence[Standing]],
         names: Sequence[str],
+        trials: int,
         examples: int,
         seconds_left: Callable[[], float],
     ) -> None:
         self._console = console
         self._standings = standings
         self._names = names
+        self._trials = trials
         self._examples = examples
         self._seconds_left = seconds_left
         self._begun = time.monotonic()
@@ -83,46 +86,72 @@ class Scoreboard:
     def _time_left(self, seconds: float) -> str:
         if not self._trained:
             return "time left unknown yet"
-        rest = max(self._examples - sum(s.reached for s in self._standings()), 0)
+        rest = examples_left(self._standings(), trials=self._trials, examples=self._examples)
         left = min(rest * seconds / self._trained, self._seconds_left())
         return f"about {duration(max(left, 0))} left"
 
     def _table(self) -> Table:
-        table = Table(
-            box=None, pad_edge=False, header_style="bold", caption=self._summary(), caption_justify="left"
-        )
-        table.add_column("trial", justify="right")
-        for name in self._names:
-            table.add_column(name.replace("_", " "), justify="right")
-        table.add_column("examples", justify="right")
-        table.add_column("validation loss", justify="right")
-        table.add_column("state")
-        standings = list(self._standings())
-        best = best_of(standings)
-        for standing in standings[-_ROWS_SHOWN:]:
-            self._add(table, standing, leads=standing is best)
+        table = standings_table(list(self._standings()), self._names, self._latest, rows=_ROWS_SHOWN)
+        table.caption, table.caption_justify = self._summary(), "left"
         return table
 
-    def _add(self, table: Table, standing: Standing, *, leads: bool) -> None:
-        live = self._latest.get(standing.trial.id)
-        seen = max(standing.reached, live.examples_seen if live else 0)
-        loss = f"{standing.loss:.4f}" if standing.values else "-"
-        state = (
-            f"{standing.state} · train {live.train_loss:.2f}"
-            if live and standing.state == "running"
-            else standing.state
-        )
-        style = (
-            "bold green" if leads else "dim" if standing.state in ("pruned", "diverged", "failed") else None
-        )
-        values = parameters_of(standing, self._names).values()
-        table.add_row(standing.trial.id, *values, str(seen), loss, state, style=style)
+
+def standings_table(
+    standings: Sequence[Standing],
+    names: Sequence[str],
+    latest: Mapping[str, Progress],
+    *,
+    rows: int | None = None,
+) -> Table:
+    """The newest trials, or all, one a line. latest: of trials that run, by id."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("trial", justify="right")
+    for name in names:
+        table.add_column(title(name), justify="right")
+    table.add_column("examples", justify="right")
+    table.add_column("loss", justify="right")
+    table.add_column("state")
+    best = best_of(standings)
+    for standing in standings[-rows:] if rows else standings:
+        cells = _cells(standing, names, latest.get(standing.trial.id))
+        table.add_row(*cells, style=_style(standing, leads=standing is best))
+    return table
+
+
+def _cells(standing: Standing, names: Sequence[str], live: Progress | None) -> list[str]:
+    seen = max(standing.reached, live.examples_seen if live else 0)
+    loss = f"{standing.loss:.4f}" if standing.values else "-"
+    trains = f" · train {live.train_loss:.2f}" if live and standing.state == "running" else ""
+    return [
+        standing.trial.id,
+        *parameters_of(standing, names).values(),
+        str(seen),
+        loss,
+        f"{standing.state}{trains}",
+    ]
+
+
+def _style(standing: Standing, *, leads: bool) -> str | None:
+    if leads:
+        return "bold green"
+    return "dim" if standing.state in ("pruned", "diverged", "failed") else None
+
+
+def examples_left(standings: Sequence[Standing], *, trials: int, examples: int) -> float:
+    """Still to be trained of a search that expected so many trials and examples.
+
+    At least what the trials to come cost if they go on as those before: schedulers that promote
+    whoever is ahead on arrival train more than expected.
+    """
+    begun, trained = len(standings), sum(standing.reached for standing in standings)
+    return max(examples - trained, (trials - begun) * trained / begun if begun else 0, 0)
 
 
 def best_of(standings: Sequence[Standing]) -> Standing | None:
-    """The lowest loss at the highest rung that any trial has reached."""
+    """The complete trial with the lowest loss; before there is one, the lowest at the highest rung."""
     top = max((s.reached for s in standings), default=0)
-    return min((s for s in standings if top in s.values), key=lambda s: s.values[top], default=None)
+    ahead = min((s for s in standings if top in s.values), key=lambda s: s.values[top], default=None)
+    return winner_of(standings) or ahead
 
 
 def parameters_of(standing: Standing, names: Sequence[str]) -> Mapping[str, str]:

@@ -10,9 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sweep.analysis.axes import Axis, shown, title
+from sweep.reporting.style import BLUE, INK, ORANGE, RED, decades, dress
 
-# Okabe and Ito's palette, and one hue from white to dark: both survive every colour blindness and grey print.
-BLUE, ORANGE, RED, INK, GRID = "#0072B2", "#E69F00", "#D55E00", "#222222", "#E6E6E6"
 # Stops crowd at the low end: a pair of 5% must differ from none beside a main effect of 70%.
 SHARES = [
     [0.0, "#F4F7FB"],
@@ -23,7 +22,6 @@ SHARES = [
     [1.0, "#08306B"],
 ]
 RIDGE = {"linear": "lines", "log": "lines", "ordered": "lines+markers", "categorical": "markers"}
-FONT = {"family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 15, "color": INK}
 
 
 def importance_figure(importances: pd.DataFrame) -> go.Figure:
@@ -50,7 +48,7 @@ def importance_figure(importances: pd.DataFrame) -> go.Figure:
             },
             hovertemplate="%{y} " + label + ": %{x:.1%}<extra></extra>",
         )
-    _dress(figure, "What the loss depends on", height=170 + 62 * max(len(importances), 1))
+    dress(figure, "What the loss depends on", height=170 + 62 * max(len(importances), 1))
     figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.08)
     figure.update_xaxes(
         title_text="share of the variance, bars: median, whiskers: 90%", tickformat=".0%", rangemode="tozero"
@@ -90,7 +88,7 @@ def interaction_figure(interactions: pd.DataFrame, importances: pd.DataFrame) ->
         )
     )
     side = 84 * max(len(names), 2)
-    _dress(figure, "How the parameters act on each other", height=side + 150, top=56)
+    dress(figure, "How the parameters act on each other", height=side + 150, top=56)
     figure.update_layout(width=max(860, side * 1.25 + 160), annotations=notes)
     figure.update_xaxes(
         showgrid=False,
@@ -139,7 +137,7 @@ def surface_figure(
         line={"color": RED, "width": 4},
         marker={"size": 11, "color": RED, "line": {"color": "white", "width": 1.5}},
     )
-    _dress(figure, f"Loss over {first.title} and {second.title}", height=560)
+    dress(figure, f"Loss over {first.title} and {second.title}", height=560)
     figure.update_xaxes(**_scale(first))
     figure.update_yaxes(**_scale(second))
     return figure
@@ -185,44 +183,10 @@ def _scale(axis: Axis) -> dict[str, Any]:
         return {"title_text": axis.title, "tickvals": list(range(count)), "ticktext": labels}
     if axis.scale == "log":
         ends = [float(np.log10(axis.low)), float(np.log10(axis.high))]
-        return {"title_text": axis.title, "type": "log", "range": ends, **_decades(axis.low, axis.high)}
+        return {"title_text": axis.title, "type": "log", "range": ends, **decades(axis.low, axis.high)}
     return {"title_text": axis.title, "range": [axis.low, axis.high]}
-
-
-def _decades(low: float, high: float) -> dict[str, Any]:
-    """Ticks at 1, 2 and 5, or 1 and 3 over more than two decades, of each power of ten inside."""
-    steps = (1.0, 3.0) if high / low > 100 else (1.0, 2.0, 5.0)
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [step * 10.0**power for power in powers for step in steps]
-    inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
-    return {"tickvals": inside, "ticktext": [shown(tick) for tick in inside]}
 
 
 def _note(x: str, y: str, share: float, low: float, high: float) -> dict[str, Any]:
     text = f"<b>{share:.0%}</b><br><span style='font-size:12px'>{low:.0%} to {high:.0%}</span>"
     return {"x": x, "y": y, "text": text, "showarrow": False, "font_color": "white" if share > 0.35 else INK}
-
-
-def _dress(figure: go.Figure, heading: str, *, height: int, top: int = 86) -> None:
-    figure.update_layout(
-        template="plotly_white",
-        title={
-            "text": heading,
-            "font": {"size": 20},
-            "x": 0.0,
-            "xref": "paper",
-            "y": 0.985,
-            "yanchor": "top",
-        },
-        font=FONT,
-        height=height,
-        margin={"l": 20, "r": 20, "t": top, "b": 20},
-        legend={"orientation": "h", "x": 0.0, "y": 1.0, "yanchor": "bottom", "xanchor": "left"},
-        hoverlabel={"font_size": 14},
-    )
-    figure.update_xaxes(
-        automargin=True, gridcolor=GRID, zeroline=False, ticklabelstandoff=4, title_font_size=15
-    )
-    figure.update_yaxes(
-        automargin=True, gridcolor=GRID, zeroline=False, ticklabelstandoff=6, title_font_size=15
-    )

@@ -1,4 +1,4 @@
-"""How a trial is kept on Optuna's trial: its recipe, one entry per rung, how it ended."""
+"""How a study and its trials are kept in Optuna: names and forms of the entries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from typing import cast
 from optuna.trial import FrozenTrial, TrialState
 
 from sweep.evaluation.compare import loss_score
-from sweep.types import Recipe, Report, Standing, Trial
+from sweep.evaluation.metrics import measured
+from sweep.types import Metric, Recipe, Report, Standing, Trial
 from sweep.types import TrialState as State
 
+# Of a study: what was planned, driver seconds over all starts, facts that stages keep.
+OUTLINE = "outline"
+SECONDS = "seconds"
+NOTE = "note:"
+# Of a trial: its recipe, the job that is out, a state between rungs, how it ended badly.
 END = "end"
 JOB = "job"
 RECIPE = "recipe"
@@ -28,13 +34,13 @@ def rung_key(examples: int) -> str:
     return f"{_RUNG}{examples}"
 
 
-def rung_entry(report: Report, rung: int) -> str:
-    """The report as it is kept: its rows become a standard error, a batch's overshoot is left out."""
-    metrics = dict(report.metrics)
+def rung_entry(report: Report, rung: int, metrics: Mapping[str, Metric]) -> str:
+    """The report as it is kept: its rows become a standard error and metrics, overshoot is left out."""
+    found = {**report.metrics, **measured(report.rows, metrics)}
     if report.rows:
         score = loss_score(report.rows)
-        metrics |= {"validation_loss_error": score.standard_error, "validation_rows": float(score.examples)}
-    return entry(dataclasses.replace(report, examples_seen=rung, metrics=metrics))
+        found |= {"validation_loss_error": score.standard_error, "validation_rows": float(score.examples)}
+    return entry(dataclasses.replace(report, examples_seen=rung, metrics=found))
 
 
 def entry(report: Report) -> str:

@@ -43,7 +43,8 @@ class Parameter:
         path = f"space.{name}"
         if name not in KINDS:
             raise SpaceError(
-                f"{path}: no such recipe field. Did you mean `space.{_nearest(name, list(KINDS))}`?"
+                f"{path}: no such recipe field. Did you mean `space.{_nearest(name, list(KINDS))}`? "
+                f"There are: {', '.join(KINDS)}."
             )
         form = _form(node, path)
         when = form.get("when")

@@ -43,9 +43,11 @@ def broken_claim(name: str, value: object) -> str | None:
     if name == "schedule" and value not in get_args(Schedule):
         return f"one of {', '.join(get_args(Schedule))}"
     if name == "target_modules":
-        modules = (value,) if isinstance(value, str) else value
-        named = isinstance(modules, tuple) and modules and all(isinstance(m, str) and m for m in modules)
-        return None if named else "all-linear or a list of layer names such as [q_proj, v_proj]"
+        # PEFT would take any other text for a pattern.
+        named = isinstance(value, tuple) and value and all(isinstance(m, str) and m for m in value)
+        if named or value == "all-linear":
+            return None
+        return "all-linear or a list of layer names such as [q_proj, v_proj]"
     return None
 
 

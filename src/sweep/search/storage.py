@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import re
+import sqlite3
 from collections.abc import Callable, Container, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,6 +18,7 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, make_url
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweep.errors import StudyError
@@ -36,14 +41,43 @@ def open_storage(url: str) -> BaseStorage:
         ) from error
     except (SQLAlchemyError, ImportError, ValueError) as error:
         raise StudyError(
-            f"storage={_without_password(url)} could not be opened ({type(error).__name__}). It must be an "
+            f"storage={_without_password(url)} could not be opened ({_reason(error)}). It must be an "
             "SQLAlchemy URL such as sqlite:///sweep.db or postgresql+psycopg://user@host/database, whose "
             "folder or server exists and whose driver is installed. Check the URL."
         ) from error
+    event.listen(storage.engine, "handle_error", _in_words)
     if storage.engine.dialect.name == "sqlite":
         event.listen(storage.engine, "connect", _write_ahead)
         storage.engine.dispose()
     return optuna.storages.get_storage(storage)
+
+
+def open_stored(url: str) -> BaseStorage:
+    """The storage behind a URL for who only reads: no file is made. Raises StudyError if there is none."""
+    if url == "memory":
+        raise StudyError(
+            "storage=memory keeps the study in the process of its sweep, so no other command can read it. "
+            "Sweep with storage=sqlite:///sweep.db."
+        )
+    with contextlib.suppress(SQLAlchemyError):
+        given = make_url(url)
+        if given.get_backend_name() == "sqlite" and not Path(given.database or "").is_file():
+            raise StudyError(
+                f"storage={url}: there is no file {given.database} here ({Path.cwd()}), so no sweep has "
+                "begun. Change to the folder of the sweep, correct storage=, or begin the sweep."
+            )
+    return open_storage(url)
+
+
+def _in_words(context: ExceptionContext) -> StudyError | None:
+    """What a person can mend, in place of the driver's error, which Optuna would hide."""
+    reason = str(context.original_exception)
+    if not any(sign in reason for sign in ("disk is full", "readonly", "disk I/O")):
+        return None
+    return StudyError(
+        f"storage: the study could not be written: {reason}. Free space, or make its file and folder "
+        "writable, then start the same command again: it goes on with what is stored."
+    )
 
 
 def _write_ahead(connection: Any, record: object) -> None:
@@ -52,11 +86,17 @@ def _write_ahead(connection: Any, record: object) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
+def _reason(error: Exception) -> str:
+    """The kind of error; what a file's driver says, for its addresses hold no password."""
+    cause = getattr(error, "orig", None)
+    return str(cause) if isinstance(cause, sqlite3.Error) else type(error).__name__
+
+
 def _without_password(url: str) -> str:
     try:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
-        return "(not a URL)"
+        return "(not a URL)" if re.search("[@=]", url) else url
 
 
 class PausedAsPruned(BaseStorage):

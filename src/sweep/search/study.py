@@ -16,7 +16,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,25 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.engines.checkpoint import verified
 from sweep.errors import CheckpointError, StudyError
+from sweep.search.budget import may_advance, may_start
 from sweep.search.draw import Draw
-from sweep.search.entries import END, JOB, RECIPE, STOPPED, entry, rung_entry, rung_key, standing_of
+from sweep.search.entries import (
+    END,
+    JOB,
+    NOTE,
+    OUTLINE,
+    RECIPE,
+    SECONDS,
+    STOPPED,
+    entry,
+    rung_entry,
+    rung_key,
+    standing_of,
+)
 from sweep.search.scheduler import Advance, Scheduler
 from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned
-from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, Standing, View, Wait
+from sweep.types import Capacity, Done, Job, Metric, Progress, Recipe, Report, Standing, View, Wait, winner_of
 
 _logger = logging.getLogger("sweep.search")
 
@@ -45,6 +58,7 @@ class Plan:
     trials: total, failed ones and earlier starts included. seconds: of this study's driver, over
     all starts, None for no bound. train_rows: size of the train split. evaluation: the rows that
     every rung is judged on. fingerprint: named parts; a study is only continued when all agree.
+    metrics: measured on the same rows beside the loss; a study may go on with others.
     """
 
     name: str
@@ -57,6 +71,7 @@ class Plan:
     train_rows: int
     evaluation: View
     fingerprint: Mapping[str, str]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
 
 class Study:
@@ -97,7 +112,8 @@ class Study:
             load_if_exists=True,
         )
         self._check_fingerprint()
-        self._spent_before = float(self._optuna.user_attrs.get("seconds", 0.0))
+        self._optuna.set_user_attr(OUTLINE, self._outline())
+        self._spent_before = float(self._optuna.user_attrs.get(SECONDS, 0.0))
         self._started: float | None = None
         self._recover()
 
@@ -115,8 +131,7 @@ class Study:
     @property
     def best(self) -> Standing | None:
         """The complete trial with the lowest final loss."""
-        complete = [s for s in self.standings if s.state == "complete"]
-        return min(complete, key=lambda standing: standing.loss, default=None)
+        return winner_of(self.standings)
 
     @property
     def fingerprint(self) -> str:
@@ -139,6 +154,10 @@ class Study:
         horizon = self._horizon(recipe.epochs)
         return (*(rung for rung in self.ladder if rung < horizon), horizon)
 
+    def note(self, name: str, fact: object) -> None:
+        """Keep a fact about the sweep, plain JSON, with the study; `stored.notes` holds it for others."""
+        self._optuna.set_user_attr(f"{NOTE}{name}", fact)
+
     def interrupt(self) -> None:
         """Hand out nothing more and cancel what is out; the study can be continued afterwards."""
         self._interrupted = True
@@ -152,11 +171,18 @@ class Study:
             return Done()
         if self._again:
             return self._hand_out(self._again.popleft())
-        decision = self._scheduler.next(self.standings, self.ladder, may_start=self._may_start())
+        started, left = self.standings, self._seconds_left()
+        decision = self._scheduler.next(
+            started,
+            self.ladder,
+            may_start=may_start(started, self.ladder, trials=self.plan.trials, seconds_left=left),
+        )
         if decision == "start":
             return self._hand_out(self._start())
-        if isinstance(decision, Advance) and self._may_advance(self.standing(decision.trial)):
-            return self._hand_out(int(decision.trial))
+        if isinstance(decision, Advance):
+            standing = self.standing(decision.trial)
+            if may_advance(standing, started, self.rungs(standing.trial.recipe), seconds_left=left):
+                return self._hand_out(int(decision.trial))
         if decision == "wait" or self._jobs:
             return Wait()
         self._close()
@@ -183,12 +209,12 @@ class Study:
         del self._jobs[event.job]
         match event.state:
             case "reached":
-                self._set(number, rung_key(job.stop), rung_entry(event, job.stop))
+                self._set(number, rung_key(job.stop), rung_entry(event, job.stop, self.plan.metrics))
             case "stopped":
                 self._set(number, STOPPED, {"examples": event.examples_seen, "checkpoint": event.checkpoint})
             case "diverged" | "infeasible" | "failed":
                 self._set(number, END, entry(event))
-        self._optuna.set_user_attr("seconds", self.seconds_spent)
+        self._optuna.set_user_attr(SECONDS, self.seconds_spent)
         self._settle(number)
         if event.state == "stopped" and not self._interrupted:
             self._again.append(number)
@@ -310,6 +336,18 @@ class Study:
             if standing.state == "paused" and out > standing.reached:
                 self._again.append(number)
 
+    def _outline(self) -> dict[str, object]:
+        """What a reader of the storage can't tell from the trials."""
+        return {
+            "seed": self.plan.seed,
+            "base": self.plan.base,
+            "space": self.plan.space.to_mapping(),
+            "trials": self.plan.trials,
+            "seconds": self.plan.seconds,
+            "ladder": self.ladder,
+            "examples": self.expected_examples,
+        }
+
     @property
     def _fingerprint(self) -> dict[str, str]:
         return {**self.plan.fingerprint, "rungs (examples)": " ".join(map(str, self.ladder))}
@@ -350,31 +388,6 @@ class Study:
 
     def _seconds_left(self) -> float:
         return math.inf if self.plan.seconds is None else self.plan.seconds - self.seconds_spent
-
-    def _must_land(self) -> bool:
-        """Whether the search has no winner besides the defaults yet, whatever the time."""
-        return not any(s.state == "complete" and s.trial.number != 0 for s in self._standings.values())
-
-    def _may_start(self) -> bool:
-        """Trial 0 always may; others within the budget, leaving time to take one to the end."""
-        started = len(self._standings)
-        landing = self.ladder[-1] if self._must_land() else self.ladder[0]
-        return started == 0 or (
-            started < self.plan.trials and self._seconds_left() > self._seconds_for(landing)
-        )
-
-    def _may_advance(self, standing: Standing) -> bool:
-        """Whether the time left allows the next rung; the defaults and the first winner always get there."""
-        reached = standing.reached
-        rung = next(rung for rung in self.rungs(standing.trial.recipe) if rung > reached)
-        affordable = self._seconds_left() > self._seconds_for(rung - reached)
-        return affordable or standing.trial.number == 0 or self._must_land()
-
-    def _seconds_for(self, examples: int) -> float:
-        """What so many examples cost at the rate so far, evaluation included; 0 before the first report."""
-        trained = sum(s.reached for s in self._standings.values())
-        seconds = sum(report.seconds for s in self._standings.values() for report in s.reports)
-        return seconds / trained * examples if trained else 0.0
 
 
 def _largest(name: str, plan: Plan) -> float:

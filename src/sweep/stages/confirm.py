@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sweep.errors import CheckpointError
-from sweep.evaluation.compare import Difference, loss_score, paired_difference
+from sweep.evaluation.compare import Confirmation, Difference, loss_score, paired_difference
+from sweep.evaluation.metrics import measured
 from sweep.search.loop import run_jobs
-from sweep.types import Backend, Job, RowLoss, Score, Standing, Verdict, View
+from sweep.types import Backend, Job, Metric, RowLoss, Score, Standing, Verdict, View
 
 _CONFIRM = View("confirm")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confirmation:
-    """Scores on the confirm split. difference: the winner's loss minus the defaults', row by row.
-
-    defaults, difference: None where the defaults did not come to their end.
-    """
-
-    best: Score
-    defaults: Score | None
-    difference: Difference | None
-    verdict: Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +50,7 @@ def confirm(
     *,
     groups: Mapping[str, int],
     seed: int,
+    metrics: Mapping[str, Metric],
     record: Record,
 ) -> Confirmation:
     """Both trials as they were trained in the search, scored on the confirm split.
@@ -81,11 +70,16 @@ def confirm(
     first, second = rows[best.trial.id], rows.get(defaults.trial.id)
     difference = paired_difference(first, second, clusters=groups, seed=seed) if second else None
     return Confirmation(
-        best=loss_score(first),
-        defaults=loss_score(second) if second else None,
+        trial=best.trial.id,
+        best=_score(first, metrics),
+        defaults=_score(second, metrics) if second else None,
         difference=difference,
         verdict=_verdict(difference, best=best, defaults=defaults),
     )
+
+
+def _score(rows: Sequence[RowLoss], metrics: Mapping[str, Metric]) -> Score:
+    return replace(loss_score(rows), metrics=measured(rows, metrics))
 
 
 def _scoring_job(standing: Standing) -> Job:

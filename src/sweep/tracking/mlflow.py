@@ -153,6 +153,14 @@ class Tracker:
         """Show the text as the artifact `name`, a path with its suffix."""
         self._later(f"text {name}", lambda client, run_id: client.log_text(run_id, text, name))
 
+    def describe(self, markdown: str) -> None:
+        """Show the text as the run's description."""
+
+        def write(client: MlflowClient, run_id: str) -> None:
+            client.set_tag(run_id, "mlflow.note.content", markdown)
+
+        self._later("description", write)
+
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Copy the file into the artifact folder; it must stay until `sync` or `finish`."""
         self._later(

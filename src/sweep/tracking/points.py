@@ -19,6 +19,24 @@ METRICS_PER_CALL = 900
 # The scheduler sets the rate, so it is finite where losses are not: its points tell which steps are stored.
 CURVE_MARK = "learning_rate"
 RUNG_MARK = "examples_seen"
+# What a trial's run shows in any case, so that no metric of the user's own may be called so.
+TAKEN = frozenset(
+    {
+        "train_loss",
+        "gradient_norm",
+        CURVE_MARK,
+        "validation_loss",
+        "validation_loss_error",
+        "validation_rows",
+        "final_validation_loss",
+        "bits_per_byte",
+        "seconds",
+        "tokens_per_second",
+        "peak_mib",
+        "total_tokens",
+        RUNG_MARK,
+    }
+)
 
 
 class Point(NamedTuple):

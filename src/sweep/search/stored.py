@@ -1,0 +1,99 @@
+"""A study as its storage holds it, for who only reads: whoever drives it is not disturbed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from sweep.errors import StudyError
+from sweep.search.entries import JOB, NOTE, OUTLINE, SECONDS, standing_of
+from sweep.search.notes import Notes, read_notes
+from sweep.search.space import Space
+from sweep.types import Standing, winner_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredStudy:
+    """What was planned, and where every trial stands.
+
+    trials: to be run in all. examples: expected of all of them. seconds: the bound of
+    `seconds_spent`, driver time over all starts; None without one. ladder: examples seen at each
+    rung. notes: what the stages found.
+    """
+
+    name: str
+    seed: int
+    base: str
+    space: Space
+    trials: int
+    ladder: tuple[int, ...]
+    examples: int
+    seconds: float | None
+    seconds_spent: float
+    standings: tuple[Standing, ...]
+    notes: Notes
+
+    @property
+    def names(self) -> list[str]:
+        """The searched fields of the recipe."""
+        return [parameter.name for parameter in self.space.parameters]
+
+    @property
+    def over(self) -> bool:
+        """Whether the search has come to its end and its result was handed over."""
+        waiting = any(standing.state in ("running", "paused") for standing in self.standings)
+        return self.notes.handed is not None and not waiting
+
+    @property
+    def best(self) -> Standing | None:
+        """The complete trial with the lowest final loss."""
+        return winner_of(self.standings)
+
+
+def read_study(storage: BaseStorage, name: str) -> StoredStudy:
+    """The study of this name. A trial whose job is out counts as running, even if its driver is dead.
+
+    Raises StudyError if there is none, with the names that there are.
+    """
+    try:
+        study = storage.get_study_id_from_name(name)
+    except KeyError as error:
+        there = sorted(study.study_name for study in storage.get_all_studies())
+        raise StudyError(
+            f"There is no study named {name!r} in the storage, which holds {', '.join(there) or 'none'}. "
+            f"Correct name= or storage=, or begin the sweep: python -m sweep +experiment={name}"
+        ) from error
+    attributes = storage.get_study_user_attrs(study)
+    if OUTLINE not in attributes:
+        raise StudyError(
+            f"The study {name!r} was not written by a sweep of this version. Start the sweep once more, "
+            "which adds what is missing, or choose another name=."
+        )
+    outline = attributes[OUTLINE]
+    seed, base = outline["seed"], outline["base"]
+    return StoredStudy(
+        name=name,
+        seed=seed,
+        base=base,
+        space=Space.from_mapping(outline["space"]),
+        trials=outline["trials"],
+        ladder=tuple(outline["ladder"]),
+        examples=outline["examples"],
+        seconds=outline["seconds"],
+        seconds_spent=attributes.get(SECONDS, 0.0),
+        standings=tuple(_standing(trial, seed, base) for trial in storage.get_all_trials(study)),
+        notes=read_notes(
+            {key.removeprefix(NOTE): fact for key, fact in attributes.items() if key.startswith(NOTE)}
+        ),
+    )
+
+
+def _standing(trial: FrozenTrial, seed: int, base: str) -> Standing:
+    standing = standing_of(trial, seed=seed, base=base)
+    out = trial.user_attrs.get(JOB)
+    if standing.state == "paused" and out and out["stop"] > standing.reached:
+        return dataclasses.replace(standing, state="running")
+    return standing

@@ -1,0 +1,120 @@
+"""Who only reads a study sees what its driver knows, and changes nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from optuna.storages import InMemoryStorage
+
+from sweep.errors import StudyError
+from sweep.evaluation.compare import Confirmation, Difference
+from sweep.search.notes import Asked, Handed
+from sweep.search.storage import open_storage, open_stored
+from sweep.search.stored import read_study
+from sweep.search.study import Study
+from sweep.types import Capacity, Job, Score, Verdict
+from tests.studies import PLAN, SPACE, open_study
+
+Run = Callable[..., Study]
+
+ASKED = Asked(
+    overrides=("+experiment=mine", "seed=1"),
+    data="rows.csv",
+    rows={"train": 70, "validation": 30},
+    sampler="TPESampler()",
+    scheduler="Asha(eta=3, rungs=3)",
+    config="seed: 1\n",
+    git_commit=None,
+)
+CONFIRMATION = Confirmation(
+    trial="3",
+    best=Score(value=1.0, standard_error=math.inf, examples=1, metrics={"perplexity": 2.7}),
+    defaults=Score(value=1.5, standard_error=0.1, examples=1),
+    difference=Difference(value=-0.5, low=-math.inf, high=math.inf, p_value=0.5, rows=1),
+    verdict=Verdict(
+        check="beats_defaults", passed=False, severity="warn", value=-0.5, limit=0.0, message="no"
+    ),
+)
+HANDED = Handed(best="sweeps/best/mine.yaml", adapter=None, look="mlflow ui", next="python -m sweep.train")
+
+
+def test_a_reader_sees_what_the_driver_knows(run: Run) -> None:
+    storage = InMemoryStorage()
+    study = run(open_study(storage, seconds=3600.0))
+    stored = read_study(storage, PLAN.name)
+    assert stored.standings == study.standings
+    assert stored.best == study.best
+    assert (stored.ladder, stored.examples) == (study.ladder, study.expected_examples)
+    assert (stored.trials, stored.seconds, stored.seed) == (PLAN.trials, 3600.0, PLAN.seed)
+    assert stored.space.to_mapping() == SPACE.to_mapping()
+    assert 0 < stored.seconds_spent <= study.seconds_spent
+
+
+def test_a_trial_whose_job_is_out_runs() -> None:
+    storage = InMemoryStorage()
+    study = open_study(storage)
+    assert read_study(storage, PLAN.name).standings == ()
+    assert isinstance(study.next(Capacity()), Job)
+    (standing,) = read_study(storage, PLAN.name).standings
+    assert standing.state == "running"
+
+
+def test_a_search_is_over_when_nothing_waits_and_its_result_was_handed_over(run: Run) -> None:
+    storage = InMemoryStorage()
+    study = run(open_study(storage))
+    assert not read_study(storage, PLAN.name).over
+    study.note("handed", asdict(HANDED))
+    assert read_study(storage, PLAN.name).over
+    more = open_study(storage, trials=PLAN.trials + 1)
+    assert isinstance(more.next(Capacity()), Job)
+    assert not read_study(storage, PLAN.name).over
+
+
+def test_notes_come_back_as_they_were(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'sweep.db'}"
+    study = open_study(open_storage(url))
+    assert set(asdict(read_study(open_stored(url), PLAN.name).notes).values()) == {None}
+    study.note("asked", asdict(ASKED))
+    study.note("base_loss", 4.2)
+    study.note("confirmation", asdict(CONFIRMATION))
+    study.note("handed", asdict(HANDED))
+    notes = read_study(open_stored(url), PLAN.name).notes
+    assert (notes.asked, notes.base_loss, notes.confirmation, notes.handed) == (
+        ASKED,
+        4.2,
+        CONFIRMATION,
+        HANDED,
+    )
+
+
+def test_a_study_that_is_not_there_is_told_with_those_that_are() -> None:
+    storage = InMemoryStorage()
+    open_study(storage)
+    with pytest.raises(StudyError, match=f"no study named 'other' in the storage, which holds {PLAN.name}"):
+        read_study(storage, "other")
+
+
+def test_a_study_of_another_kind_is_refused() -> None:
+    storage = InMemoryStorage()
+    open_study(storage)
+    study = storage.get_study_id_from_name(PLAN.name)
+    storage.get_study_user_attrs(study).pop("outline")
+    with pytest.raises(StudyError, match="not written by a sweep of this version"):
+        read_study(storage, PLAN.name)
+
+
+def test_reading_makes_no_file(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.db"
+    with pytest.raises(StudyError, match="no sweep has begun"):
+        open_stored(f"sqlite:///{file}")
+    assert not file.exists()
+
+
+def test_a_study_in_memory_can_not_be_read_by_others() -> None:
+    with pytest.raises(StudyError, match=re.escape("storage=sqlite:///sweep.db")):
+        open_stored("memory")

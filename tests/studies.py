@@ -1,0 +1,81 @@
+"""A study on closed-form curves, small enough to run hundreds of trials in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from sweep.backends.inline import Inline
+from sweep.data.split import DataSet
+from sweep.engines.inputs import Inputs
+from sweep.engines.model import RandomLlama
+from sweep.engines.synthetic import Synthetic
+from sweep.search.loop import search
+from sweep.search.scheduler import Asha, Scheduler
+from sweep.search.space import Space
+from sweep.search.study import Plan, Study
+from sweep.types import Observer, View
+from tests.recipes import DEFAULTS
+
+SPACE = Space.from_mapping(
+    {
+        "learning_rate": {"low": 3e-5, "high": 3e-3, "log": True},
+        "batch_size": {"choices": [4, 8, 16, 32]},
+        "lora_rank": {"choices": [4, 8, 16, 32, 64]},
+    }
+)
+PLAN = Plan(
+    name="closed_form",
+    space=SPACE,
+    defaults=DEFAULTS,
+    seed=0,
+    base="none",
+    trials=12,
+    seconds=None,
+    train_rows=288,
+    evaluation=View("validation", 32),
+    fingerprint={"data": "a"},
+)
+
+
+def random_sampler(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def open_study(
+    storage: BaseStorage | None = None,
+    scheduler: Scheduler | None = None,
+    sampler: Callable[[int], optuna.samplers.BaseSampler] = random_sampler,
+    clock: Callable[[], float] | None = None,
+    **plan: Any,
+) -> Study:
+    options = {} if clock is None else {"clock": clock}
+    return Study(
+        replace(PLAN, **plan),
+        storage=storage or InMemoryStorage(),
+        sampler=sampler,
+        scheduler=scheduler or Asha(eta=3, rungs=3),
+        **options,
+    )
+
+
+def synthetic_engine(folder: Path) -> Synthetic:
+    """Closed-form curves whose checkpoints lie below the folder."""
+    inputs = Inputs(
+        model=RandomLlama(hidden_size=8, layers=1, heads=1, seed=0, dtype="float32"),
+        data=DataSet(examples={}, groups={}, fingerprint="a", notes=()),
+        max_tokens=32,
+        folder=folder / "checkpoints",
+    )
+    return Synthetic(inputs=inputs, noise=0.01)
+
+
+def run_study(study: Study, engine: Synthetic, *observers: Observer) -> Study:
+    """Search to the study's end, or until an observer raises."""
+    search(study, Inline(make_engine=lambda: engine), observers)
+    return study
