@@ -160,6 +160,7 @@ def test_the_report_lies_in_the_folder_and_in_the_runs(swept: str) -> None:
     written = report.read_text("utf-8")
     report.unlink()
     assert run_reader("sweep.report", SWEEP, report_command) == 0
+    assert "a tiny random model, eight trials. Its numbers mean nothing." in written
     assert report.read_text("utf-8").count("<tr") == written.count("<tr") > 8
 
 
@@ -267,7 +268,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
     key = "final_validation_loss"
     assert cut.data.metrics[key] == whole.data.metrics[key]
     assert runs("cut/train")[0].data.metrics == parent.data.metrics
-    assert {"golden_loss", "base/golden_loss"} <= parent.data.metrics.keys()
+    assert {"golden_loss", "base/golden_loss", "golden_hard_rows"} <= parent.data.metrics.keys()
 
 
 def test_a_registered_training_brings_its_recipe_to_the_next_generation(swept: str) -> None:

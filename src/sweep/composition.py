@@ -88,6 +88,16 @@ def groups(working_directory: Path | None = None) -> dict[str, dict[str, Path]]:
     return found
 
 
+def purpose(file: Path) -> str:
+    """What a file says it is for: its first comment, its package header aside."""
+    comments = (
+        line.removeprefix("#").strip()
+        for line in file.read_text("utf-8", errors="replace").splitlines()
+        if line[:1] == "#"
+    )
+    return next((comment for comment in comments if not comment.startswith("@package")), "")
+
+
 def _composed(roots: Sequence[Path], parsed: Sequence[Override]) -> DictConfig:
     """The composed configuration without Hydra's node, which must be as Hydra ships it."""
     # The primary file by itself, from the store: its folder must not come before the user's.

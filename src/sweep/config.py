@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from sweep.composition import compose_plain
+from sweep.composition import compose_plain, groups, purpose
 from sweep.errors import ConfigError, SpaceError
 from sweep.grammar import spell_out
 from sweep.schema import build, convert, nearest
@@ -90,6 +90,12 @@ class Config:
     recipe_from: str | None
     composed: Mapping[str, Any]
     overrides: tuple[str, ...]
+
+    @property
+    def purpose(self) -> str:
+        """What the chosen experiment's file says it is for, if one was chosen."""
+        file = groups()["experiment"].get(self.added("experiment") or "")
+        return purpose(file) if file else ""
 
     def added(self, group: str) -> str | None:
         """The choice after `+group=` on the command line, if there is one."""

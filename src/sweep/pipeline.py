@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -13,28 +14,27 @@ from sweep.assembly import Assembly, assemble, git_commit, record_of
 from sweep.commands import interruptible
 from sweep.config import Config, dump
 from sweep.driver import only_driver
-from sweep.errors import ModelError, TrainingError
+from sweep.errors import TrainingError
 from sweep.evaluation.compare import Confirmation
 from sweep.reporting.console import Transcript, tell_comparison, tell_confirmation, tell_effects
 from sweep.reporting.html import write_report
 from sweep.reporting.live import Scoreboard, duration
 from sweep.reporting.summary import as_markdown
-from sweep.search.loop import run_jobs, search
+from sweep.search.loop import search
 from sweep.search.notes import Asked, Handed
 from sweep.search.storage import open_storage
 from sweep.search.stored import StoredStudy, read_study
 from sweep.search.study import Plan, Study
 from sweep.stages.analyse import log_effects
+from sweep.stages.base import expectation, score_base
 from sweep.stages.confirm import Record, confirm
 from sweep.stages.publish import publish
 from sweep.tracking.best import training_command
 from sweep.tracking.mlflow import Tracker
-from sweep.types import SPLITS, BestConfig, Job, Score, Standing, Trial, View
+from sweep.types import SPLITS, BestConfig, Score, Standing, View
 
 # Of the minutes given; the rest is for what follows the search.
 _SEARCH_SHARE = 0.8
-# A trained example against a scored one on two cores, each job's start and checkpoint included.
-_TRAINING_COST = 4.5
 
 
 class Pipeline:
@@ -98,6 +98,7 @@ class Pipeline:
     def _asked(self, assembly: Assembly) -> Asked:
         config = self._config
         return Asked(
+            purpose=config.purpose,
             overrides=config.overrides,
             data=config.data.path,
             rows={name: len(assembly.data.examples[name]) for name in SPLITS},
@@ -121,33 +122,13 @@ class Pipeline:
         return tracker
 
     def _tell_expectation(self, assembly: Assembly, study: Study) -> None:
-        """Score the base model as it is: where training starts from, and how fast this machine is."""
-        job = _base_job(study)
-        (report,) = run_jobs([job], assembly.backend).values()
-        if report.state != "reached" or report.validation_loss is None:
-            raise ModelError(
-                f"model: {assembly.model.identity} could not be scored on validation rows, so it can't be "
-                f"trained: {report.error}"
-            )
+        report = score_base(study, assembly.backend)
         study.note("base_loss", report.validation_loss)
         self._told.stage(
             "base",
             f"{assembly.model.identity}: validation loss {report.validation_loss:.4f} before any training",
         )
-        done = sum(s.reached for s in study.standings)
-        per_example = report.seconds / len(report.rows)
-        rungs = len(study.ladder)
-        scoring = per_example * len(report.rows) * rungs * study.plan.trials / 2
-        seconds = per_example * _TRAINING_COST * max(study.expected_examples - done, 0) + scoring
-        limit = study.plan.seconds
-        left = max(limit - study.seconds_spent, 0) if limit else 0
-        bound = f"; budget.minutes stops it after {duration(left)}" if limit else ""
-        went = f"{len(study.standings)} trials done before; " if study.standings else ""
-        self._told.stage(
-            "search",
-            f"{went}{study.plan.trials} trials over {', '.join(_names(study))}, judged after "
-            f"{', '.join(map(str, study.ladder))} examples; about {duration(seconds)} on this machine{bound}",
-        )
+        self._told.stage("search", expectation(study, report))
 
     def _search(self, assembly: Assembly, study: Study, tracker: Tracker) -> None:
         board = Scoreboard(
@@ -216,7 +197,7 @@ class Pipeline:
             seed=self._config.seed,
             data_fingerprint=assembly.data.fingerprint,
             fingerprint=study.fingerprint,
-            validation=_validation(best),
+            validation=_validation(best, study.plan.metrics),
             confirm=confirmation.best,
             default_confirm=confirmation.defaults,
             verdicts=(confirmation.verdict,),
@@ -253,28 +234,14 @@ def _no_result(study: Study) -> str:
     )
 
 
-def _validation(standing: Standing) -> Score:
+def _validation(standing: Standing, names: Iterable[str]) -> Score:
+    """The score at the last rung, with the metrics of these names."""
     metrics = standing.reports[-1].metrics
     return Score(
         value=standing.loss,
         standard_error=metrics["validation_loss_error"],
         examples=int(metrics["validation_rows"]),
-    )
-
-
-def _base_job(study: Study) -> Job:
-    plan = study.plan
-    trial = Trial(id="base", number=None, recipe=plan.defaults, seed=plan.seed, base=plan.base)
-    return Job(
-        id="base",
-        attempt=0,
-        trial=trial,
-        start=0,
-        stop=0,
-        horizon=study.ladder[-1],
-        checkpoint=None,
-        train=View("train"),
-        evaluation=plan.evaluation,
+        metrics={name: metrics[name] for name in names if name in metrics},
     )
 
 

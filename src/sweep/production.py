@@ -20,7 +20,8 @@ from sweep.driver import only_driver
 from sweep.engines import checkpoint
 from sweep.engines.model import from_description
 from sweep.errors import ConfigError, TrainingError
-from sweep.evaluation.compare import loss_score, paired_difference
+from sweep.evaluation.compare import paired_difference
+from sweep.evaluation.metrics import score
 from sweep.reporting.console import Transcript
 from sweep.reporting.live import duration, short
 from sweep.search.loop import Jobs, run_jobs
@@ -86,17 +87,20 @@ class Production:
     def _conclude(self, training: _Training, best: BestConfig | None, tracker: Tracker) -> None:
         assembly = training.assembly
         trained, base = self._score(training, training.standing.reports[-1].checkpoint)
-        score, before = loss_score(trained.rows), loss_score(base.rows)
+        wanted = {name: target.build() for name, target in self._config.metrics.items()}
+        golden, before = score(trained.rows, wanted), score(base.rows, wanted)
         gain = paired_difference(
             trained.rows, base.rows, clusters=assembly.data.groups, seed=self._config.seed
         )
         self._told.stage(
             "golden",
-            f"{score.examples} rows: loss {score.value:.4f} ± {score.standard_error:.4f}, the base model "
+            f"{golden.examples} rows: loss {golden.value:.4f} ± {golden.standard_error:.4f}, the base model "
             f"{before.value:.4f}; difference {gain.value:+.4f} (95%: {gain.low:+.4f} to {gain.high:+.4f})",
         )
-        metrics = {"golden_loss": score.value, "golden_loss_error": score.standard_error}
-        tracker.log_metrics({**metrics, "base/golden_loss": before.value})
+        metrics = {"golden_loss": golden.value, "golden_loss_error": golden.standard_error}
+        metrics |= {f"golden_{name}": value for name, value in golden.metrics.items()}
+        measured = {f"base/golden_{name}": value for name, value in before.metrics.items()}
+        tracker.log_metrics({**metrics, **measured, "base/golden_loss": before.value})
         exported = checkpoint.export_adapter(Path(trained.checkpoint or ""), assembly.folder / "adapter")
         self._told.stage("adapter", f"{exported} (PEFT)")
         if self._config.tracking.register:

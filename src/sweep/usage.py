@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweep.composition import groups
+from sweep.composition import groups, purpose
 from sweep.overrides import ADDED
 
 _COMMANDS = (
@@ -30,10 +30,10 @@ def usage(name: str, working_directory: Path | None = None) -> str:
             f"python -m {name} +experiment=NAME [KEY=VALUE ...]",
             "",
             "Commands",
-            *(f"  {command:<18} {purpose}" for command, purpose in _COMMANDS),
+            *(f"  {command:<18} {use}" for command, use in _COMMANDS),
             "",
             "Experiments",
-            *(f"  {experiment:<18} {_purpose(file)}" for experiment, file in known["experiment"].items()),
+            *(f"  {experiment:<18} {purpose(file)}" for experiment, file in known["experiment"].items()),
             "",
             f"Found configurations: {best}",
             "",
@@ -48,13 +48,3 @@ def usage(name: str, working_directory: Path | None = None) -> str:
             "",
         ]
     )
-
-
-def _purpose(file: Path) -> str:
-    """The file's first comment, its package header aside."""
-    comments = (
-        line.removeprefix("#").strip()
-        for line in file.read_text("utf-8", errors="replace").splitlines()
-        if line[:1] == "#"
-    )
-    return next((comment for comment in comments if not comment.startswith("@package")), "")

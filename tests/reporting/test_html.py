@@ -138,6 +138,7 @@ def test_it_needs_nothing_from_elsewhere(study: StoredStudy) -> None:
 def test_texts_are_shown_and_not_run(study: StoredStudy) -> None:
     hostile = "</script><script>alert(1)</script>"
     asked = Asked(
+        purpose=hostile,
         overrides=(f"data.path={hostile}",),
         data=hostile,
         rows={"train": 1},

@@ -23,6 +23,7 @@ from tests.studies import PLAN, SPACE, open_study
 Run = Callable[..., Study]
 
 ASKED = Asked(
+    purpose="For a test.",
     overrides=("+experiment=mine", "seed=1"),
     data="rows.csv",
     rows={"train": 70, "validation": 30},

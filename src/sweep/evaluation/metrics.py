@@ -10,11 +10,11 @@ import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from sweep.evaluation.compare import loss_score
-from sweep.types import Metric, RowLoss
+from sweep.types import Metric, RowLoss, Score
 
 _logger = logging.getLogger("sweep.evaluation")
 
@@ -40,6 +40,11 @@ class HardRows:
     def __call__(self, rows: Sequence[RowLoss]) -> float:
         hardest = sorted((row for row in rows if row.tokens), key=lambda row: -row.nats / row.tokens)
         return loss_score(hardest[: max(1, round(self.share * len(hardest)))]).value
+
+
+def score(rows: Sequence[RowLoss], metrics: Mapping[str, Metric]) -> Score:
+    """`loss_score` with the value of each metric."""
+    return replace(loss_score(rows), metrics=measured(rows, metrics))
 
 
 def measured(rows: Sequence[RowLoss], metrics: Mapping[str, Metric]) -> dict[str, float]:

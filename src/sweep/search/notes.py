@@ -12,8 +12,12 @@ from sweep.types import Score, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the latest start was asked to do. rows: by split. config: composed, as YAML, without secrets."""
+    """What the latest start was asked to do.
 
+    purpose: as the experiment's file says it. rows: by split. config: composed, as YAML, without secrets.
+    """
+
+    purpose: str
     overrides: tuple[str, ...]
     data: str
     rows: Mapping[str, int]

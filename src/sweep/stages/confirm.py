@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweep.errors import CheckpointError
-from sweep.evaluation.compare import Confirmation, Difference, loss_score, paired_difference
-from sweep.evaluation.metrics import measured
+from sweep.evaluation.compare import Confirmation, Difference, paired_difference
+from sweep.evaluation.metrics import score
 from sweep.search.loop import run_jobs
-from sweep.types import Backend, Job, Metric, RowLoss, Score, Standing, Verdict, View
+from sweep.types import Backend, Job, Metric, RowLoss, Standing, Verdict, View
 
 _CONFIRM = View("confirm")
 
@@ -71,15 +71,11 @@ def confirm(
     difference = paired_difference(first, second, clusters=groups, seed=seed) if second else None
     return Confirmation(
         trial=best.trial.id,
-        best=_score(first, metrics),
-        defaults=_score(second, metrics) if second else None,
+        best=score(first, metrics),
+        defaults=score(second, metrics) if second else None,
         difference=difference,
         verdict=_verdict(difference, best=best, defaults=defaults),
     )
-
-
-def _score(rows: Sequence[RowLoss], metrics: Mapping[str, Metric]) -> Score:
-    return replace(loss_score(rows), metrics=measured(rows, metrics))
 
 
 def _scoring_job(standing: Standing) -> Job:

@@ -1,0 +1,64 @@
+"""The base model as it is: where training starts from, and how fast this machine is."""
+
+from __future__ import annotations
+
+from sweep.errors import ModelError
+from sweep.reporting.live import duration
+from sweep.search.loop import run_jobs
+from sweep.search.study import Study
+from sweep.types import Backend, Job, Report, Trial, View
+
+# A trained example against a scored one on two cores, each job's start and checkpoint included.
+_TRAINING_COST = 4.5
+
+
+def score_base(study: Study, backend: Backend) -> Report:
+    """The untrained model's report on the rows of every rung. Raises ModelError if it can't be scored."""
+    (report,) = run_jobs([_job(study)], backend).values()
+    if report.state != "reached" or report.validation_loss is None:
+        raise ModelError(
+            f"model: {study.plan.base} could not be scored on validation rows, so it can't be trained: "
+            f"{report.error}"
+        )
+    return report
+
+
+def expectation(study: Study, base: Report) -> str:
+    """What is to be searched, and how long that takes on a machine that scored the base model so fast."""
+    begun, trials = len(study.standings), study.plan.trials
+    over = ", ".join(parameter.name for parameter in study.plan.space.parameters)
+    waits = any(standing.state == "paused" for standing in study.standings)
+    if begun >= trials and not waits:
+        return f"all {begun} trials over {over} were done before"
+    trained = sum(standing.reached for standing in study.standings)
+    left = 1 - min(trained / study.expected_examples, 1)
+    # On average a trial is scored at half of the rungs.
+    scored = len(base.rows) * len(study.ladder) * trials / 2
+    rows = (study.expected_examples * _TRAINING_COST + scored) * left
+    seconds = study.plan.seconds
+    bound = (
+        f"; budget.minutes stops it after {duration(max(seconds - study.seconds_spent, 0))}"
+        if seconds
+        else ""
+    )
+    before = f"{begun} trials done before; " if begun else ""
+    return (
+        f"{before}{trials} trials over {over}, judged after {', '.join(map(str, study.ladder))} examples; "
+        f"about {duration(rows * base.seconds / len(base.rows))} on this machine{bound}"
+    )
+
+
+def _job(study: Study) -> Job:
+    plan = study.plan
+    trial = Trial(id="base", number=None, recipe=plan.defaults, seed=plan.seed, base=plan.base)
+    return Job(
+        id="base",
+        attempt=0,
+        trial=trial,
+        start=0,
+        stop=0,
+        horizon=study.ladder[-1],
+        checkpoint=None,
+        train=View("train"),
+        evaluation=plan.evaluation,
+    )
