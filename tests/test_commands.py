@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,8 +13,8 @@ import pytest
 
 from sweep.commands import Interrupted, interruptible, run_command
 from sweep.config import Config
-from sweep.driver import only_driver
-from sweep.errors import DataError
+from sweep.driver import living_driver, only_driver
+from sweep.errors import DataError, StudyError
 
 
 def never(config: Config) -> int:
@@ -89,6 +90,28 @@ def test_a_folder_that_can_not_be_written_is_named_with_its_cure(
     assert said.count("\n") == 1
 
 
+def test_a_folder_is_in_use_only_while_its_lock_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with only_driver(tmp_path):
+        assert str(living_driver(tmp_path)).startswith(f"process {os.getpid()} on ")
+        with (
+            pytest.raises(StudyError, match=f"is in use by process {os.getpid()} on "),
+            only_driver(tmp_path),
+        ):
+            raise AssertionError("goes no further")
+    assert living_driver(tmp_path) is None
+
+    def unsupported(*given: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with pytest.raises(OSError, match="No locks available"), only_driver(tmp_path):
+        raise AssertionError("goes no further")
+    with pytest.raises(OSError, match="No locks available"):
+        living_driver(tmp_path)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_lets_the_running_step_end_and_says_how_to_go_on(
     number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
@@ -104,6 +127,17 @@ def test_a_signal_lets_the_running_step_end_and_says_how_to_go_on(
     assert run_command("sweep", ["+experiment=smoke"], command) == code
     assert done == ["told", "step"]
     assert "python -m sweep +experiment=smoke" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_modules_load_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def command(config: Config) -> int:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("goes no further")
+
+    assert run_command("sweep", ["+experiment=smoke"], command) == 130
+    assert "Stopped. What is done is kept; go on with:\n  python -m sweep +experiment=smoke" in (
+        capsys.readouterr().err
+    )
 
 
 def test_between_searches_a_signal_stops_at_once() -> None:

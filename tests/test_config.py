@@ -609,6 +609,11 @@ class TestCommands:
         assert node["engine"]["_target_"] == "nowhere.Engine"
         assert node["name"] == "smoke"
 
+    def test_an_experiment_says_what_it_is_for_while_that_is_true(self, tmp_path: Path) -> None:
+        as_shipped = compose(["+experiment=smoke"], working_directory=tmp_path)
+        assert as_shipped.purpose.endswith("Its numbers mean nothing.")
+        assert compose(["+experiment=smoke", "seed=1"], working_directory=tmp_path).purpose == ""
+
     def test_usage_lists_what_can_be_chosen(self, tmp_path: Path, write: Write) -> None:
         write("conf/experiment/mine.yaml", experiment(""))
         write("sweeps/best/found.yaml", "# @package _global_\n")

@@ -45,7 +45,7 @@ def test_without_a_folder_it_writes_into_the_current_one(
     assert all((folder / name).is_file() for name in WRITTEN)
 
 
-@pytest.mark.parametrize("there", WRITTEN)
+@pytest.mark.parametrize("there", WRITTEN[:2])
 def test_a_file_that_is_there_stays_as_it_is_and_nothing_else_is_written(
     there: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,6 +56,29 @@ def test_a_file_that_is_there_stays_as_it_is_and_nothing_else_is_written(
     assert said.startswith(f"{there}: is there already; nothing is overwritten. Move it away, or name")
     assert (folder / there).read_text() == "mine"
     assert [path for path in folder.rglob("*") if path.is_file()] == [folder / there]
+
+
+@pytest.mark.parametrize(
+    ("there", "lacking"),
+    [
+        ("", "runs/ mlflow.db* mlruns/ mlartifacts/ sweep.db*"),
+        ("*.pyc\nruns/\n  mlflow.db*", "mlruns/ mlartifacts/ sweep.db*"),
+        ("\xff/\nruns/\n", "mlflow.db* mlruns/ mlartifacts/ sweep.db*"),
+        ("sweep.db*\nmlartifacts/\nmlruns/\nmlflow.db*\nruns/\n", ""),
+    ],
+)
+def test_a_gitignore_stays_as_it_is_and_what_it_lacks_is_told(
+    there: str, lacking: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / ".gitignore").write_bytes(there.encode("latin-1"))
+    assert run() == 0
+    said = capsys.readouterr().out
+    kept = said[said.index("kept   ") : said.index("next   ")]
+    heading = "kept   .gitignore, as it is" + ("; add what a sweep leaves:" if lacking else "")
+    assert kept.splitlines() == [heading, *(f"       {line}" for line in lacking.split())]
+    assert "wrote  .gitignore" not in said
+    assert (folder / ".gitignore").read_bytes() == there.encode("latin-1")
+    assert all((folder / name).is_file() for name in WRITTEN)
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ def test_metrics_stand_beside_the_loss_of_every_rung_and_in_the_best_configurati
             {point.step: point.value for point in client.get_metric_history(run.info.run_id, key)}
             for key in ("validation_loss", "perplexity", "hard_rows")
         )
-        # The closed form gives every row the same loss.
-        assert hard_rows == pytest.approx(loss)
+        assert hard_rows.keys() == loss.keys()
+        assert all(hard_rows[step] > value + 0.1 for step, value in loss.items())
         assert perplexity == pytest.approx({step: math.exp(value) for step, value in loss.items()})
         assert run.data.metrics.keys() - names <= TAKEN
     best = read_best(Path("sweeps/best/smoke.yaml"))
@@ -160,7 +160,7 @@ def test_the_report_lies_in_the_folder_and_in_the_runs(swept: str) -> None:
     written = report.read_text("utf-8")
     report.unlink()
     assert run_reader("sweep.report", SWEEP, report_command) == 0
-    assert "a tiny random model, eight trials. Its numbers mean nothing." in written
+    assert "a tiny random model" not in written, "overrides changed what the experiment's file says"
     assert report.read_text("utf-8").count("<tr") == written.count("<tr") > 8
 
 

@@ -64,9 +64,10 @@ def answer(name: str, arguments: Sequence[str], body: Callable[[Sequence[str]], 
         )
         return 2
     except Interrupted as stop:
-        again = shlex.join(["python", "-m", name, *arguments])
-        print(f"\nStopped. What is done is kept; go on with:\n  {again}", file=sys.stderr)
-        return stop.exit_code
+        return _stopped(name, arguments, stop.exit_code)
+    except KeyboardInterrupt:
+        # Outside `interruptible`: while modules load, and in commands that only read.
+        return _stopped(name, arguments, INTERRUPTED)
 
 
 class Interrupted(BaseException):
@@ -102,6 +103,12 @@ def interruptible(stop: Callable[[], None] | None = None) -> Iterator[None]:
             signal.signal(number, handler)
     if received:
         raise Interrupted(received[0])
+
+
+def _stopped(name: str, arguments: Sequence[str], exit_code: int) -> int:
+    again = shlex.join(["python", "-m", name, *arguments])
+    print(f"\nStopped. What is done is kept; go on with:\n  {again}", file=sys.stderr)
+    return exit_code
 
 
 def _complain(text: str) -> None:

@@ -65,11 +65,13 @@ class Evaluation:
 class Config:
     """One sweep. `composed` and `overrides` are for saving: plain, resolved, without secrets.
 
-    experiment: the `name` key. best: where the recipe comes from with `+best`. recipe_from: see
+    experiment: the `name` key. purpose: as the chosen experiment's file says it, empty where overrides
+    may have made it untrue. best: where the recipe comes from with `+best`. recipe_from: see
     conf/config.yaml.
     """
 
     experiment: str
+    purpose: str
     seed: int
     model: Target
     data: DataSource
@@ -90,12 +92,6 @@ class Config:
     recipe_from: str | None
     composed: Mapping[str, Any]
     overrides: tuple[str, ...]
-
-    @property
-    def purpose(self) -> str:
-        """What the chosen experiment's file says it is for, if one was chosen."""
-        file = groups()["experiment"].get(self.added("experiment") or "")
-        return purpose(file) if file else ""
 
     def added(self, group: str) -> str | None:
         """The choice after `+group=` on the command line, if there is one."""
@@ -168,6 +164,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     _check_ranges(plain)
     config = Config(
         **plain._asdict(),
+        purpose=_purpose(overrides, working_directory),
         model=target("model", ModelSource),
         recipe=recipe,
         # A found recipe is trained, not searched: the space may be narrower by now.
@@ -199,6 +196,12 @@ def describe(overrides: Sequence[str], *, working_directory: Path | None = None)
 def dump(composed: Mapping[str, object]) -> str:
     """A composed configuration as YAML."""
     return yaml.safe_dump(dict(composed), sort_keys=False, allow_unicode=True)
+
+
+def _purpose(overrides: Sequence[str], working_directory: Path | None) -> str:
+    if len(overrides) != 1 or not overrides[0].startswith("+experiment="):
+        return ""
+    return purpose(groups(working_directory)["experiment"][overrides[0].partition("=")[2]])
 
 
 def _trusted(node: object, by_hand: frozenset[str]) -> tuple[str, ...]:

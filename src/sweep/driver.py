@@ -16,7 +16,8 @@ _LOCK = "driver.lock"
 
 @contextmanager
 def only_driver(folder: Path) -> Iterator[None]:
-    """Hold the experiment's folder. Raises StudyError if a living process on this machine does already.
+    """Hold the experiment's folder. Raises StudyError if a living process on this machine does already,
+    OSError if the folder can't be written or its file system has no locks.
 
     The lock belongs to the process: a killed driver gives it up by itself.
     """
@@ -24,7 +25,7 @@ def only_driver(folder: Path) -> Iterator[None]:
     with (folder / _LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             lock.seek(0)
             raise StudyError(
                 f"{folder} is in use by {lock.read().strip() or 'another process'}. Wait for it, stop it, or "
@@ -44,6 +45,6 @@ def living_driver(folder: Path) -> str | None:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
-    except OSError:
+    except BlockingIOError:
         return (folder / _LOCK).read_text().strip() or "another process"
     return None

@@ -17,11 +17,14 @@ from sweep.paths import packaged_root
 
 ROWS = 300
 
+_STARTER = Path(__file__).with_name("starter")
+_GITIGNORE = _STARTER / "gitignore"
 _USAGE = """\
 python -m sweep.init [FOLDER]
 
 Writes a commented experiment, conf/experiment/mine.yaml, 300 example rows, data/mine.csv, and a .gitignore
-into FOLDER, made if it is absent; without FOLDER into the current one. Overwrites nothing.
+into FOLDER, made if it is absent; without FOLDER into the current one. Overwrites nothing: a .gitignore
+that is there stays as it is, and what it lacks is printed.
 """
 
 
@@ -36,20 +39,26 @@ def init(arguments: Sequence[str]) -> int:
             "in quotes if its name holds a space."
         )
     folder = Path(*arguments).expanduser()
-    for path in write(folder):
+    written = write(folder)
+    for path in written:
         print(f"wrote  {path}")
+    if (ignored := folder / ".gitignore") not in written:
+        lacking = _lacking(ignored)
+        added = "; add what a sweep leaves:" if lacking else ""
+        print("\n       ".join([f"kept   {ignored}, as it is{added}", *lacking]))
     print("next   " + ("" if folder.resolve() == Path.cwd() else f"cd {quote(str(folder))}\n       "), end="")
     print("python -m sweep +experiment=mine")
     return 0
 
 
 def write(folder: Path) -> list[Path]:
-    """The files written below the folder. Raises ConfigError, before writing any, if one is there already."""
-    starter = Path(__file__).with_name("starter")
+    """The files written below the folder, without a .gitignore that is there.
+
+    Raises ConfigError, before writing any, if another is there already.
+    """
     contents = {
-        folder / "conf" / "experiment" / "mine.yaml": (starter / "mine.yaml").read_text("utf-8"),
+        folder / "conf" / "experiment" / "mine.yaml": (_STARTER / "mine.yaml").read_text("utf-8"),
         folder / "data" / "mine.csv": _rows(),
-        folder / ".gitignore": (starter / "gitignore").read_text("utf-8"),
     }
     for path in contents:
         if path.exists():
@@ -57,6 +66,9 @@ def write(folder: Path) -> list[Path]:
                 f"{path}: is there already; nothing is overwritten. Move it away, or name another folder: "
                 "python -m sweep.init FOLDER."
             )
+    # The root of a repository has one, and it must be possible to begin there.
+    if not (folder / ".gitignore").exists():
+        contents[folder / ".gitignore"] = _GITIGNORE.read_text("utf-8")
     try:
         for path, text in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +79,13 @@ def write(folder: Path) -> list[Path]:
             "another folder: python -m sweep.init FOLDER."
         ) from error
     return list(contents)
+
+
+def _lacking(path: Path) -> list[str]:
+    """The lines of the starter's .gitignore that this one does not hold."""
+    there = {line.strip() for line in path.read_text("utf-8", errors="replace").splitlines()}
+    ours = _GITIGNORE.read_text("utf-8").splitlines()
+    return [line for line in ours if not line.startswith("#") and line not in there]
 
 
 def _rows() -> str:

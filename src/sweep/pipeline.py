@@ -26,9 +26,9 @@ from sweep.search.storage import open_storage
 from sweep.search.stored import StoredStudy, read_study
 from sweep.search.study import Plan, Study
 from sweep.stages.analyse import log_effects
-from sweep.stages.base import expectation, score_base
 from sweep.stages.confirm import Record, confirm
 from sweep.stages.publish import publish
+from sweep.stages.untrained import expectation, score_base
 from sweep.tracking.best import training_command
 from sweep.tracking.mlflow import Tracker
 from sweep.types import SPLITS, BestConfig, Score, Standing, View
@@ -171,6 +171,7 @@ class Pipeline:
             system_prompt=config.data.system_prompt,
         )
         handed = Handed(
+            trial=best.trial.id,
             best=str(published.path),
             adapter=f"{published.adapter.uri} ({published.adapter.alias})" if published.adapter else None,
             look=tracker.ui_command(),

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
+from sweep.analysis.axes import shown
 from sweep.assembly import Assembly, assemble, record_of
 from sweep.commands import interruptible
 from sweep.composition import groups
@@ -23,7 +24,7 @@ from sweep.errors import ConfigError, TrainingError
 from sweep.evaluation.compare import paired_difference
 from sweep.evaluation.metrics import score
 from sweep.reporting.console import Transcript
-from sweep.reporting.live import duration, short
+from sweep.reporting.live import duration
 from sweep.search.loop import Jobs, run_jobs
 from sweep.search.ranges import validate_recipe
 from sweep.tracking.best import save_best
@@ -162,7 +163,7 @@ class Production:
         source = config.recipe_from or (f"+best={found}" if found else None)
         self._told.stage("recipe", f"from {source or 'the defaults: no +best and no recipe_from was given'}")
         values = asdict(training.trial.recipe).items()
-        self._told.more("  ".join(f"{key}={short(value)}" for key, value in values))
+        self._told.more("  ".join(f"{key}={shown(value)}" for key, value in values))
         searched = best.data_fingerprint if best else (config.best or {}).get("data_fingerprint")
         if searched not in (None, data.fingerprint):
             self._told.more(

@@ -53,7 +53,15 @@ def test_a_value_off_the_axis_goes_to_its_end_and_an_unknown_category_nowhere():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(3e-4, "3e-4"), (1.26e-3, "1.3e-3"), (0.05, "0.05"), (16, "16"), (0.0, "0"), (("q", "v"), "q,v")],
+    [
+        (3e-4, "3e-4"),
+        (1.26e-3, "1.26e-3"),
+        (0.125, "0.125"),
+        (1e-4, "1e-4"),
+        (16, "16"),
+        (0.0, "0"),
+        (("q", "v"), "q,v"),
+    ],
 )
 def test_values_read_as_people_write_them(value, text):
     assert shown(value) == text

@@ -81,6 +81,7 @@ class EngineContract:
         (report,) = reports(engine, job(0, 8))
         nats, tokens = sum(row.nats for row in report.rows), sum(row.tokens for row in report.rows)
         assert report.validation_loss == pytest.approx(nats / tokens)
+        assert math.isfinite(report.validation_loss or math.nan)
 
     def test_stopping_and_going_on_changes_nothing(self, engine: Engine) -> None:
         (straight,) = reports(engine, job(0, 72, trial="straight"))

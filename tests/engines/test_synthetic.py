@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
+
 from sweep.engines.inputs import Inputs
 from sweep.engines.synthetic import Synthetic, loss
-from sweep.types import Engine
+from sweep.evaluation.compare import paired_difference
+from sweep.types import Engine, Recipe, View
 from tests.contracts.engine import RECIPE, EngineContract, job, reports
 
 
@@ -14,6 +18,35 @@ class TestSynthetic(EngineContract):
     @staticmethod
     def make_engine(inputs: Inputs) -> Engine:
         return Synthetic(inputs=inputs, noise=0.01)
+
+
+def rows_of(engine: Engine, recipe: Recipe = RECIPE) -> list[float]:
+    """Loss per token of each row of the validation split."""
+    whole = replace(job(0, 8, recipe=recipe), evaluation=View("validation"))
+    (report,) = reports(engine, whole)
+    return [row.nats / row.tokens for row in report.rows]
+
+
+def test_rows_differ_and_are_hard_for_every_trial_alike(inputs: Inputs) -> None:
+    engine = Synthetic(inputs=inputs, noise=0.0)
+    first = rows_of(engine)
+    other = rows_of(engine, replace(RECIPE, lora_rank=64))
+    assert first == rows_of(Synthetic(inputs=inputs, noise=0.0))
+    assert len(set(first)) == len(first) > 4
+    assert min(first) > 0.0
+    assert np.corrcoef(first, other)[0, 1] > 0.9
+    differences = np.subtract(first, other)
+    assert 0.01 < differences.std() < 0.1
+
+
+def test_the_paired_difference_of_two_trials_is_that_of_their_losses(inputs: Inputs) -> None:
+    engine = Synthetic(inputs=inputs, noise=0.0)
+    wide = replace(RECIPE, lora_rank=64)
+    whole = [replace(job(0, 8, recipe=recipe), evaluation=View("validation")) for recipe in (wide, RECIPE)]
+    first, second = (reports(engine, one)[0].rows for one in whole)
+    difference = paired_difference(first, second, clusters=None, seed=0)
+    assert difference.value == pytest.approx(loss(wide, 8) - loss(RECIPE, 8))
+    assert difference.low < difference.value < difference.high
 
 
 def test_more_examples_are_better_and_the_best_rate_grows_with_the_batch() -> None:

@@ -15,6 +15,8 @@ from sweep.analysis.outcomes import outcomes
 from sweep.evaluation.compare import Confirmation, Difference
 from sweep.reporting.html import render, write_report
 from sweep.search.notes import Asked, Handed
+from sweep.search.scheduler import Full, Scheduler
+from sweep.search.space import Space
 from sweep.search.stored import StoredStudy, read_study
 from sweep.types import Capacity, Done, Score, Verdict
 from tests.studies import PLAN, open_study, run_study, synthetic_engine
@@ -77,7 +79,7 @@ def confirmation(trial: str, *, passed: bool = True) -> Confirmation:
         trial=trial,
         best=Score(value=2.0, standard_error=0.1, examples=64, metrics={"perplexity": 7.4}),
         defaults=Score(value=2.5, standard_error=0.1, examples=64, metrics={"perplexity": 12.2}),
-        difference=Difference(value=-0.5, low=-0.6, high=-0.4, p_value=0.001, rows=64),
+        difference=Difference(value=-0.5, low=-0.6, high=-0.4, p_value=0.001, rows=64, clusters=64),
         verdict=Verdict(
             check="beats_defaults", passed=passed, severity="warn", value=-0.5, limit=0, message="so it is"
         ),
@@ -131,6 +133,52 @@ def test_the_comparison_holds_both_recipes_and_scores(study: StoredStudy) -> Non
     assert rows["confirm perplexity"] == ["7.4", "12.2"]
 
 
+def swept(folder: Path, scheduler: Scheduler | None = None, **space: object) -> StoredStudy:
+    storage = InMemoryStorage()
+    plan = {"space": Space.from_mapping(space), "trials": 6}
+    run_study(open_study(storage, scheduler, **plan), synthetic_engine(folder))
+    return read_study(storage, PLAN.name)
+
+
+def test_lists_and_claims_are_values_like_others(tmp_path: Path) -> None:
+    space = {
+        "target_modules": {"choices": ["all-linear", ["q_proj", "v_proj"]]},
+        "rslora": {"choices": [True, False]},
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    }
+    page = page_of(swept(tmp_path, **space))
+    values = {row[0]: row[1] for row in page.rows["searched"]}
+    assert values["target modules"] == "all-linear, [q_proj,v_proj]"
+    assert values["rsLoRA"] == "True, False"
+    heading, *rows = page.rows["trials"]
+    assert {row[heading.index("rsLoRA")] for row in rows} <= {"True", "False"}
+
+
+def test_one_parameter_has_no_pairs(tmp_path: Path) -> None:
+    page = page_of(swept(tmp_path, learning_rate={"low": 1e-4, "high": 1e-2, "log": True}))
+    assert "Only learning rate varied" in page.texts["summary"]
+    assert "Fewer than two parameters varied" in page.texts["pairs"]
+
+
+def test_trials_of_searched_length_are_compared_at_their_own_ends(tmp_path: Path) -> None:
+    study = swept(tmp_path, Full(), epochs={"low": 0.5, "high": 2.0})
+    page = page_of(study)
+    assert "at the end of its own epochs" in page.texts["curves"]
+    heading, *rows = page.rows["trials"]
+    assert [row[0] for row in rows] == [str(place) for place in range(1, 7)]
+    losses = [float(row[heading.index("last loss")]) for row in rows]
+    assert losses == sorted(losses)
+
+
+def test_what_an_earlier_winner_left_is_not_offered(study: StoredStudy) -> None:
+    assert study.best is not None
+    handed = Handed(trial=study.best.trial.id, best="best.yaml", adapter=None, look="ui", next="train it")
+    now = replace(study, notes=replace(study.notes, handed=handed))
+    assert "train it" in page_of(now).texts["summary"]
+    stale = replace(study, notes=replace(study.notes, handed=replace(handed, trial="99")))
+    assert "train it" not in page_of(stale).texts["summary"]
+
+
 def test_it_needs_nothing_from_elsewhere(study: StoredStudy) -> None:
     assert all(link.startswith("#") for link in page_of(study).links)
 
@@ -147,7 +195,7 @@ def test_texts_are_shown_and_not_run(study: StoredStudy) -> None:
         config=hostile,
         git_commit=None,
     )
-    handed = Handed(best=hostile, adapter=hostile, look=hostile, next=hostile)
+    handed = Handed(trial="0", best=hostile, adapter=hostile, look=hostile, next=hostile)
     first, *others = study.standings
     odd = replace(
         first, trial=replace(first.trial, recipe=replace(first.trial.recipe, target_modules=hostile))

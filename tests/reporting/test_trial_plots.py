@@ -98,9 +98,9 @@ def test_pointing_at_a_point_tells_the_trial_its_values_and_at_the_end_the_reaso
     assert texts[0].split("<br>") == [
         "<b>trial 1</b>",
         "loss 2.9000 after 8 examples",
-        "learning rate 1.4e-4",
+        "learning rate 1.39e-4",
         "batch size 8",
-        "weight decay 7.1e-3",
+        "weight decay 7.14e-3",
         "schedule wsd",
     ]
     assert texts[2].split("<br>")[-1] == "ended &lt;complete&gt;"

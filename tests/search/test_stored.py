@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -36,12 +36,18 @@ CONFIRMATION = Confirmation(
     trial="3",
     best=Score(value=1.0, standard_error=math.inf, examples=1, metrics={"perplexity": 2.7}),
     defaults=Score(value=1.5, standard_error=0.1, examples=1),
-    difference=Difference(value=-0.5, low=-math.inf, high=math.inf, p_value=0.5, rows=1),
+    difference=Difference(value=-0.5, low=-math.inf, high=math.inf, p_value=0.5, rows=1, clusters=1),
     verdict=Verdict(
         check="beats_defaults", passed=False, severity="warn", value=-0.5, limit=0.0, message="no"
     ),
 )
-HANDED = Handed(best="sweeps/best/mine.yaml", adapter=None, look="mlflow ui", next="python -m sweep.train")
+HANDED = Handed(
+    trial="3",
+    best="sweeps/best/mine.yaml",
+    adapter=None,
+    look="mlflow ui",
+    next="python -m sweep.train",
+)
 
 
 def test_a_reader_sees_what_the_driver_knows(run: Run) -> None:
@@ -65,15 +71,33 @@ def test_a_trial_whose_job_is_out_runs() -> None:
     assert standing.state == "running"
 
 
-def test_a_search_is_over_when_nothing_waits_and_its_result_was_handed_over(run: Run) -> None:
+def test_a_search_is_over_when_nothing_waits_and_its_winner_was_handed_over(run: Run) -> None:
     storage = InMemoryStorage()
     study = run(open_study(storage))
+    assert study.best is not None
     assert not read_study(storage, PLAN.name).over
-    study.note("handed", asdict(HANDED))
-    assert read_study(storage, PLAN.name).over
+    study.note("handed", asdict(replace(HANDED, trial="99")))
+    study.note("confirmation", asdict(replace(CONFIRMATION, trial="99")))
+    stale = read_study(storage, PLAN.name)
+    assert (stale.over, stale.handed, stale.confirmation) == (False, None, None)
+    study.note("handed", asdict(replace(HANDED, trial=study.best.trial.id)))
+    study.note("confirmation", asdict(replace(CONFIRMATION, trial=study.best.trial.id)))
+    told = read_study(storage, PLAN.name)
+    assert told.over
+    assert told.handed
+    assert told.confirmation
     more = open_study(storage, trials=PLAN.trials + 1)
     assert isinstance(more.next(Capacity()), Job)
     assert not read_study(storage, PLAN.name).over
+
+
+def test_a_note_of_another_version_counts_as_not_there() -> None:
+    storage = InMemoryStorage()
+    study = open_study(storage)
+    study.note("asked", {"overrides": ["+experiment=mine"], "data": "rows.csv", "colour": "red"})
+    study.note("base_loss", 4.2)
+    notes = read_study(storage, PLAN.name).notes
+    assert (notes.asked, notes.base_loss) == (None, 4.2)
 
 
 def test_notes_come_back_as_they_were(tmp_path: Path) -> None:

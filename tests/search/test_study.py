@@ -20,6 +20,7 @@ from sweep.search.loop import Jobs
 from sweep.search.scheduler import Full, Pruned
 from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned, open_storage
+from sweep.search.stored import read_study
 from sweep.search.study import Study
 from sweep.types import Capacity, Done, Job, Progress, Report
 from tests.recipes import DEFAULTS
@@ -201,6 +202,45 @@ def test_a_trial_that_ends_badly_is_never_ranked_and_stops_nothing(
     assert len(study.standings) == PLAN.trials
     assert study.best is not None
     assert study.best.trial.number != 1
+
+
+@pytest.mark.parametrize("given", [math.nan, math.inf, -math.inf, None])
+def test_a_rung_without_a_finite_loss_is_a_divergence(run: Run, tmp_path: Path, given: float | None) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = open_study(open_storage(url), scheduler=Full())
+    first_job(study)
+    job = first_job(study)
+    with checkpoint.writing(tmp_path / "288"):
+        somewhere = tmp_path / "288"
+    study.record(
+        Report(
+            job=job.id,
+            trial="1",
+            attempt=0,
+            examples_seen=job.stop,
+            state="reached",
+            validation_loss=given,
+            bits_per_byte=given,
+            checkpoint=str(somewhere),
+        )
+    )
+    standing = study.standing("1")
+    assert (standing.state, standing.values) == ("diverged", {})
+    assert f"with validation_loss={given}" in str(standing.reason)
+    assert not somewhere.exists()
+    ended = run(open_study(open_storage(url), scheduler=Full()))
+    assert ended.standing("1").state == "diverged"
+    assert [s.state for s in ended.standings].count("complete") == PLAN.trials - 1
+
+
+def test_a_trial_that_optuna_holds_as_failed_is_never_handed_out_again(run: Run) -> None:
+    disk = InMemoryStorage()
+    study = open_study(disk)
+    run(study)
+    (pruned, *_) = [s.trial for s in study.standings if s.state == "pruned"]
+    disk._get_trial(pruned.number).state = TrialState.FAIL
+    assert open_study(disk).standing(pruned.id).state == "failed"
+    assert read_study(disk, PLAN.name).standings[pruned.number].state == "failed"
 
 
 def test_a_failing_trial_0_stops_the_search_and_is_tried_again() -> None:

@@ -90,20 +90,20 @@ def title(name: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A parameter's value as people write it: 3e-4, 0.05, 16, q_proj,v_proj."""
+    """A parameter's value as people write it, to three digits: 3e-4, 0.125, 16, q_proj,v_proj."""
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value))
     if not isinstance(value, float):
         return str(value)
     if value == 0 or 0.01 <= abs(value) < 1000:
-        return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').removesuffix('.')}e{int(exponent)}"
 
 
 def _axis(name: str, node: dict[str, Any]) -> Axis:
     if "choices" in node:
-        choices = tuple(node["choices"])
+        choices = tuple(tuple(c) if isinstance(c, list) else c for c in node["choices"])
         numeric = all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in choices)
         return Axis(name=name, scale="ordered" if numeric else "categorical", choices=choices)
     low, high = node["low"], node["high"]

@@ -10,12 +10,13 @@ import pandas as pd
 from sweep.analysis.advice import edges
 from sweep.analysis.axes import Axis, axes_of, title
 from sweep.analysis.importance import importances
-from sweep.analysis.interactions import describe, interactions, surface
+from sweep.analysis.interactions import AGREEMENT, describe, interactions, surface
 from sweep.analysis.surrogate import fit, trials_table
 from sweep.search.space import Space
 from sweep.types import Standing, winner_of
 
 PAIRS_DRAWN = 3
+_UNTOLD = "The trials do not tell how the parameters act: those left out are predicted badly"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,8 @@ class Effects:
 
     trials: `trials_table`. axes: of the whole space. importances, interactions: empty where nothing
     can be said. surfaces: of the strongest pairs, strongest first. r_squared: of the surrogate on
-    trials left out, None without one. advice: what to search next, if so.
+    trials left out, None without one; trusted: whether that is enough to say anything. advice: what to
+    search next, if so.
     """
 
     trials: pd.DataFrame
@@ -43,6 +45,7 @@ class Effects:
     interactions: pd.DataFrame
     surfaces: tuple[Surface, ...]
     r_squared: float | None
+    trusted: bool
     advice: str | None
 
     @property
@@ -50,8 +53,10 @@ class Effects:
         """Sentences: the parameter that matters most, the strongest pair, what to search next."""
         if self.r_squared is None:
             return ("Too few trials with different losses to tell how the parameters act.",)
-        pair = [self.surfaces[0].reading] if self.surfaces else []
         advice = [self.advice] if self.advice else []
+        if not self.trusted:
+            return (f"{_UNTOLD} (R squared {self.r_squared:.2f}): take all shares as guesses.", *advice)
+        pair = [self.surfaces[0].reading] if self.surfaces else []
         return (_leading(self.importances), *pair, *advice)
 
 
@@ -83,20 +88,27 @@ def effects_of(standings: Sequence[Standing], space: Space, *, seed: int) -> Eff
         interactions=pairs,
         surfaces=tuple(surfaces),
         r_squared=None if surrogate is None else surrogate.r_squared,
-        advice=edges(best.trial.recipe, axes, shares) if best else None,
+        trusted=surrogate is not None and surrogate.trusted,
+        advice=edges(best.trial.recipe, space, shares) if best and surrogate and surrogate.trusted else None,
     )
 
 
 def _leading(importances: pd.DataFrame) -> str:
-    """Which parameter matters most, where its interval lies above the others' medians."""
-    rivals = importances[importances["total"] > importances["total_low"].iloc[0]]
-    names = [title(name) for name in rivals["parameter"]]
+    """Which parameter matters most, where nine of ten draws agree; else which ones may."""
+    names = [title(name) for name in importances["parameter"]]
+    if len(names) == 1:
+        return f"Only {names[0]} varied, so every difference between trials is its doing, or noise."
     shares = [
         f"{total:.0%} ({low:.0%} to {high:.0%})"
-        for total, low, high in zip(rivals["total"], rivals["total_low"], rivals["total_high"], strict=True)
+        for total, low, high in importances[["total", "total_low", "total_high"]].itertuples(index=False)
     ]
-    if len(rivals) == 1:
-        name = f"{names[0][0].upper()}{names[0][1:]}"
-        return f"{name} matters most: {shares[0]} of the loss's variance, with its interactions."
-    told = ", ".join(f"{name} {share}" for name, share in list(zip(names, shares, strict=True))[:3])
-    return f"It is not certain which parameter matters most; of the variance, with interactions: {told}."
+    first = int(importances["leads"].argmax())
+    if importances["leads"].iloc[first] >= AGREEMENT:
+        name = f"{names[first][0].upper()}{names[first][1:]}"
+        return f"{name} matters most: {shares[first]} of the variance that can be explained, pairs included."
+    told = [f"{name} {share}" for name, share in zip(names, shares, strict=True)]
+    rivals = [text for text, leads in zip(told, importances["leads"], strict=True) if leads >= 1 - AGREEMENT]
+    return (
+        "It is not certain which parameter matters most. Of the variance that can be explained, pairs "
+        f"included: {', '.join(rivals)}."
+    )

@@ -19,6 +19,7 @@ COLUMNS = (
     "high",
     "total_low",
     "total_high",
+    "leads",
     "main_top_half",
     "spearman",
 )
@@ -32,9 +33,10 @@ def importances(
 
     main: share of the variance at the top rung that the parameter explains on its own. total: with
     its pairs. Both are medians over the surrogate's draws; low, high, total_low, total_high bound
-    90% of them. main_top_half: `main` within the better half of the space, which is where a search
-    ends. spearman: rank correlation with the observed loss at each trial's first rung, negative
-    where more is better; NaN for categories. surrogate: of this very table, if fitted already.
+    90% of them. leads: share of the draws in which its total is the largest. main_top_half: `main`
+    within the better half of the space, which is where a search ends. spearman: rank correlation
+    with the observed loss at each trial's first rung, negative where more is better; NaN for
+    categories. surrogate: of this very table, if fitted already.
 
     Distrust the shares where the surrogate's R squared is below about 0.3, where low and high lie
     far apart, or where few values of a parameter were tried: they are shares of what the surrogate
@@ -60,6 +62,7 @@ def importances(
             "high": high,
             "total_low": total_low,
             "total_high": total_high,
+            "leads": np.bincount(totals.argmax(axis=1), minlength=totals.shape[1]) / len(totals),
             "main_top_half": _top_half(surrogate.mean(), seed),
             "spearman": _rank_correlations(table, surrogate.axes),
         },
@@ -71,9 +74,13 @@ def importances(
 def _rank_correlations(table: pd.DataFrame, axes: Sequence[Axis]) -> list[float]:
     rows = observed(table, axes).sort_values("examples_seen").drop_duplicates("trial")
     ranks = rows.groupby("examples_seen")["loss"].rank(pct=True)
+    nothing = float("nan")
+    if ranks.nunique() < 2:
+        return [nothing for _ in axes]
+    varied = [axis.scale != "categorical" and rows[axis.name].nunique() > 1 for axis in axes]
     return [
-        float("nan") if axis.scale == "categorical" else float(rows[axis.name].corr(ranks, method="spearman"))
-        for axis in axes
+        float(rows[axis.name].corr(ranks, method="spearman")) if varies else nothing
+        for axis, varies in zip(axes, varied, strict=True)
     ]
 
 

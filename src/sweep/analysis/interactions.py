@@ -12,10 +12,9 @@ from sweep.analysis.surrogate import Surrogate, fit
 
 COLUMNS = ("first", "second", "share", "low", "high")
 QUANTILES = (0.05, 0.5, 0.95)
-# Draws of a variance are never zero: below one percent is as good as none.
-NONE = 0.01
+# Draws of a variance are never zero. From 12 trials on nothing that interacts is missed for it, and what a
+# few trials of a ladder pretend lies below.
 SMALL = 0.03
-MIN_R_SQUARED = 0.3
 AGREEMENT = 0.9
 
 
@@ -28,7 +27,7 @@ def interactions(
     median over the surrogate's draws. low, high: bound 90% of them. surrogate: of this very table,
     if fitted already.
 
-    Distrust a share whose `low` is below 0.01, and all of them where the surrogate's R squared is
+    Distrust a share whose `low` is below 0.03, and all of them where the surrogate's R squared is
     below about 0.3. Pairs take several times as many trials as main effects: with six parameters
     expect 24 to see the strongest and 64 to rank them.
     """
@@ -81,7 +80,7 @@ def describe(surrogate: Surrogate | None, first: str, second: str) -> str:
     unknown = f"Too few trials to tell how {both} act on each other"
     if surrogate is None:
         return f"{unknown}."
-    if not surrogate.r_squared >= MIN_R_SQUARED:
+    if not surrogate.trusted:
         return f"{unknown}: trials are predicted from the others with R squared {surrogate.r_squared:.2f}."
     pair = (first, second) if (first, second) in surrogate.pairs else (second, first)
     draws = surrogate.shares()[1][:, list(surrogate.pairs).index(pair)]
@@ -89,7 +88,7 @@ def describe(surrogate: Surrogate | None, first: str, second: str) -> str:
     numbers = f"{share:.0%} of the variance, {low:.0%} to {high:.0%}"
     if high < SMALL:
         return _sentence(f"{both} hardly act on each other: {numbers}.")
-    if low < NONE:
+    if low < SMALL:
         return f"{unknown}: between {low:.0%} and {high:.0%} of the variance."
     # "The best learning rate at batch size 4" is a recipe; the best of few choices sits at an end.
     found = [

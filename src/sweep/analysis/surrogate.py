@@ -15,6 +15,8 @@ from sweep.analysis.posterior import Draw, Observations, Process
 from sweep.types import Report, Standing
 
 MIN_TRIALS = 4
+# Of trials left out: below, the effects are guesses.
+MIN_R_SQUARED = 0.3
 # Time grows with the third power of the rows: 1 s at 90, 3 s at 190, 6 s at 300 on one core.
 MAX_ROWS = 300
 DRAWS_PER_STATE = 4
@@ -38,6 +40,11 @@ class Surrogate:
     pairs: dict[tuple[str, str], Array]
     r_squared: float
     spearman: float
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it predicts trials that it has not seen."""
+        return self.r_squared >= MIN_R_SQUARED
 
     def axis(self, name: str) -> Axis:
         """The axis of that name. Raises KeyError where it was not searched or did not vary."""

@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 _TOKENS_PER_EXAMPLE = 64
 _ROWS = 32
 _TOKENS_PER_ROW = 8
+# Nats per token that a row lies off its trial's loss at most: for every trial, and for this one.
+_HARDER = 0.5
+_ODD = 0.1
 
 
 class Synthetic:
     """Trains nothing; a trial's loss is `loss(recipe, examples)` plus noise that its parameters decide.
 
+    Its rows spread around that loss: some are harder, for every trial alike, and each a little more or
+    less so for one trial. Over the rows of a view this adds up to nothing, so that they score the loss.
     Above a learning rate of 0.02 a trial diverges. Checkpoints are real files that hold
     the examples seen, so that resuming is exercised; a job whose checkpoint disagrees with its start
     fails.
@@ -95,16 +100,20 @@ class Synthetic:
         )
 
     def _rows(self, job: Job, value: float) -> tuple[RowLoss, ...]:
-        """The rows of the job's view, all with the same loss; made up where there is no data."""
+        """The rows of the job's view, with that loss over all of them; made up where there is no data."""
         examples = self._inputs.data.examples.get(job.evaluation.split, ())[: job.evaluation.rows]
         ids = [example.id for example in examples] or [str(number) for number in range(_ROWS)]
-        return tuple(RowLoss(row, value * _TOKENS_PER_ROW, _TOKENS_PER_ROW) for row in ids)
+        trial = [repr(job.trial.recipe), job.trial.seed]
+        offsets = [_HARDER * _uniform(row) + _ODD * _uniform(*trial, row) for row in ids]
+        centre = sum(offsets) / len(offsets)
+        return tuple(
+            RowLoss(row, (value + offset - centre) * _TOKENS_PER_ROW, _TOKENS_PER_ROW)
+            for row, offset in zip(ids, offsets, strict=True)
+        )
 
     def expected(self, recipe: Recipe, examples: int, seed: int) -> float:
         """The validation loss that a report of this engine carries."""
-        key = json.dumps([repr(recipe), examples, seed]).encode()
-        uniform = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
-        return loss(recipe, examples) + self._noise * (2 * uniform - 1)
+        return loss(recipe, examples) + self._noise * _uniform(repr(recipe), examples, seed)
 
     def _save(self, job: Job, examples: int) -> str | None:
         if job.start == job.stop:
@@ -125,6 +134,12 @@ def loss(recipe: Recipe, examples: int) -> float:
     distance = math.log10(recipe.learning_rate) - best
     level = 1.2 + 0.6 * distance**2 + 0.05 * math.log2(64 / recipe.lora_rank) + 0.1 * recipe.weight_decay**2
     return level + 2.0 / math.sqrt(1 + examples / 16)
+
+
+def _uniform(*key: object) -> float:
+    """A number between -1 and 1 that the key decides."""
+    digest = hashlib.sha256(json.dumps(key).encode()).digest()
+    return 2 * (int.from_bytes(digest[:8], "big") / 2**64) - 1
 
 
 def _checkpoint_problem(job: Job) -> str | None:

@@ -16,6 +16,8 @@ from sweep.types import RowLoss, Score, Verdict
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+# With fewer, neither an interval nor a p value of `paired_difference` is to be trusted.
+FEWEST_CLUSTERS = 10
 # Weights of so many numbers are drawn at a time: 32 MB.
 CHUNK = 4_000_000
 
@@ -25,6 +27,7 @@ class Difference:
     """Loss per token of the first less the second; negative where the first is better.
 
     low, high: 95% interval, infinite with a single cluster. p_value: two-sided, of no difference.
+    clusters: how many independent groups the rows form.
     """
 
     value: float
@@ -32,6 +35,7 @@ class Difference:
     high: float
     p_value: float
     rows: int
+    clusters: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,7 @@ def paired_difference(
 
     clusters: row id -> cluster, for rows that are not independent; None: each row is its own. The
     interval is a percentile bootstrap, widened for few clusters; the p value flips first and second
-    within random clusters and is at least 1 / (resamples + 1). Below ten clusters trust neither.
+    within random clusters and is at least 1 / (resamples + 1). Below FEWEST_CLUSTERS trust neither.
     Raises ValueError where the ids differ, repeat, or lack a cluster.
     Source: Hesterberg 2015, doi:10.1080/00031305.2015.1089789, section 5.2 (widening).
     """
@@ -96,7 +100,12 @@ def paired_difference(
     rng = np.random.default_rng(seed)
     low, high = _interval(sums, rng, resamples)
     return Difference(
-        value=value, low=low, high=high, p_value=_p_value(sums, value, rng, resamples), rows=len(one)
+        value=value,
+        low=low,
+        high=high,
+        p_value=_p_value(sums, value, rng, resamples),
+        rows=len(one),
+        clusters=sums.shape[1],
     )
 
 

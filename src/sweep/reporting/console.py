@@ -12,11 +12,11 @@ from rich.table import Table
 from sweep.analysis.effects import Effects
 from sweep.evaluation.compare import Confirmation
 from sweep.reporting.live import best_of, duration, examples_left, standings_table
-from sweep.reporting.summary import comparison_of
+from sweep.reporting.summary import comparison_of, scored
 from sweep.search.stored import StoredStudy
-from sweep.types import Score
 
 _INDENT = 9
+_WIDE = 160
 
 
 class Transcript:
@@ -24,6 +24,9 @@ class Transcript:
 
     def __init__(self) -> None:
         self.console = Console(highlight=False)
+        if not self.console.is_terminal:
+            # A file has no edge: without a terminal's width tables would lose digits.
+            self.console.width = max(self.console.width, _WIDE)
 
     def title(self, command: str, subject: str) -> None:
         self.console.print(f"[bold]{command}[/bold]  ", end="")
@@ -43,11 +46,11 @@ class Transcript:
 def tell_confirmation(told: Transcript, confirmation: Confirmation) -> None:
     """Both scores, their difference and what it means."""
     first, second, difference = confirmation.best, confirmation.defaults, confirmation.difference
-    beside = f", defaults {_scored(second)}" if second else ""
+    beside = f", defaults {scored(second)}" if second else ""
     told.stage(
         "confirm",
         f"on {first.examples} rows that the search never saw: trial {confirmation.trial} "
-        f"{_scored(first)}{beside}",
+        f"{scored(first)}{beside}",
     )
     message = confirmation.verdict.message
     if difference:
@@ -97,8 +100,8 @@ def tell_status(told: Transcript, study: StoredStudy, *, driver: str | None) -> 
         told.console.print()
         told.console.print(standings_table(study.standings, study.names, {}))
         told.console.print()
-    if study.notes.confirmation and study.over:
-        tell_confirmation(told, study.notes.confirmation)
+    if study.confirmation and study.over:
+        tell_confirmation(told, study.confirmation)
         tell_comparison(told, study)
 
 
@@ -121,7 +124,3 @@ def _outlook(study: StoredStudy, driver: str | None) -> str:
         left = min(left, max(study.seconds - study.seconds_spent, 0))
     newest = max(report.ended_ms for standing in study.standings for report in standing.reports)
     return f", about {duration(left)} left; last report {duration(time.time() - newest / 1000)} ago"
-
-
-def _scored(score: Score) -> str:
-    return f"{score.value:.4f} ± {score.standard_error:.4f}"

@@ -17,7 +17,8 @@ from plotly.offline import get_plotlyjs
 
 from sweep.analysis.axes import shown, title
 from sweep.analysis.effects import Effects
-from sweep.analysis.outcomes import losses_of, outcomes
+from sweep.analysis.outcomes import outcomes, rungs_of
+from sweep.paths import write_whole
 from sweep.reporting.curves import curves_figure
 from sweep.reporting.live import duration
 from sweep.reporting.parallel import parallel_figure
@@ -31,19 +32,16 @@ _STATES = ("complete", "running", "paused", "pruned", "diverged", "infeasible", 
 
 
 class Cell(NamedTuple):
-    """A cell of the trials table: its text, and what it is sorted by."""
+    """A cell of the trials table: its text, and what it is sorted by, nothing where it has no value."""
 
     text: str
-    order: float | str
+    order: float | str = ""
 
 
 def write_report(study: StoredStudy, effects: Effects, folder: Path) -> Path:
     """The report as `report.html` in the folder, written whole or not at all."""
     path = folder / "report.html"
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(".report.html.aside")
-    aside.write_text(render(study, effects), encoding="utf-8")
-    aside.replace(path)
+    write_whole(path, render(study, effects))
     return path
 
 
@@ -71,10 +69,11 @@ def render(study: StoredStudy, effects: Effects) -> str:
             )
             for drawn in effects.surfaces
         ],
+        "judged": _judged(study),
         "curves": _figure(curves_figure(table)),
         "parallel": _figure(parallel_figure(table, effects.axes)),
         "columns": _columns(study, table),
-        "rows": [_row(table.loc[index], study, table) for index in table.index],
+        "rows": [_row(table.loc[index], study, table) for index in table.sort_values("place").index],
         "plotly": get_plotlyjs(),
     }
     return str(_template().render(context))
@@ -112,9 +111,9 @@ def _tiles(study: StoredStudy, table: pd.DataFrame) -> list[tuple[str, str, str]
     if best is not None:
         tiles.insert(0, ("best validation loss", f"{best.loss:.3f}", f"trial {best.trial.id}"))
     tokens = int(table["tokens"].sum())
-    bound = f"of {duration(study.seconds)} given" if study.seconds else "no limit was given"
+    bound = f"of {duration(study.seconds)} for searching" if study.seconds else "no limit was given"
     tiles.append(("time of the search", duration(study.seconds_spent), bound))
-    tiles.append(("tokens trained", f"{tokens:,}", f"judged after {_listed(study.ladder)} examples"))
+    tiles.append(("tokens trained", f"{tokens:,}", f"in {int(table['examples_seen'].sum()):,} examples"))
     return tiles
 
 
@@ -129,7 +128,8 @@ def _space(study: StoredStudy) -> list[tuple[str, str, str, str]]:
 def _values(form: Mapping[str, Any]) -> str:
     when = f", when {form['when']}" if "when" in form else ""
     if "choices" in form:
-        return ", ".join(map(shown, form["choices"])) + when
+        named = (f"[{shown(c)}]" if isinstance(c, list) else shown(c) for c in form["choices"])
+        return ", ".join(named) + when
     steps = f" in steps of {shown(form['step'])}" if "step" in form else ""
     return f"{shown(form['low'])} to {shown(form['high'])}{steps}{when}"
 
@@ -154,7 +154,7 @@ def _facts(study: StoredStudy) -> list[tuple[str, str]]:
         ]
     limit = f", {duration(study.seconds)} of search" if study.seconds else ""
     facts += [
-        ("rungs", f"{_listed(study.ladder)} examples"),
+        ("rungs", _judged(study)),
         ("budget", f"{study.trials} trials{limit}"),
         ("seed", str(study.seed)),
     ]
@@ -166,8 +166,12 @@ def _facts(study: StoredStudy) -> list[tuple[str, str]]:
     return facts
 
 
-def _listed(rungs: tuple[int, ...]) -> str:
-    return ", ".join(f"{rung:,}" for rung in rungs)
+def _judged(study: StoredStudy) -> str:
+    """When trials are judged: where their length is searched, each at its own end too."""
+    rungs = ", ".join(f"{rung:,}" for rung in study.ladder)
+    if "epochs" in study.names:
+        return "Each trial is judged at the end of its own epochs."
+    return f"Each trial is judged after {rungs} examples."
 
 
 # All trials
@@ -175,30 +179,43 @@ def _listed(rungs: tuple[int, ...]) -> str:
 
 def _columns(study: StoredStudy, table: pd.DataFrame) -> list[tuple[str, bool]]:
     """Heading, and whether the column holds numbers."""
-    rungs = [(f"loss at {rung:,}", True) for rung in losses_of(table).columns]
+    losses = [(heading, True) for heading in _loss_columns(study, table)]
     searched = [(title(name), not _is_text(table[name])) for name in study.names]
     costs = [("what became of it", False), ("time", True), ("memory", True)]
-    return [("place", True), ("trial", True), ("state", False), *searched, *rungs, *costs]
+    return [("place", True), ("trial", True), ("state", False), *searched, *losses, *costs]
+
+
+def _loss_columns(study: StoredStudy, table: pd.DataFrame) -> dict[str, str]:
+    """Columns of the outcomes by heading: each rung's loss, or the last where the length is searched."""
+    if "epochs" in study.names:
+        return {"last loss": "loss"}
+    return {f"loss at {rung:,}": f"loss_{rung}" for rung in rungs_of(table)}
 
 
 def _is_text(column: pd.Series[Any]) -> bool:
-    return not all(isinstance(value, int | float) for value in column)
+    return not all(isinstance(value, int | float) and not isinstance(value, bool) for value in column)
 
 
 def _row(trial: pd.Series[Any], study: StoredStudy, table: pd.DataFrame) -> list[Cell]:
-    place = math.inf if pd.isna(trial["place"]) else trial["place"]
-    searched = [trial[name] for name in study.names]
-    losses = [trial[f"loss_{rung}"] for rung in losses_of(table).columns]
+    losses = [trial[column] for column in _loss_columns(study, table).values()]
     return [
-        Cell("-" if math.isinf(place) else str(place), place),
-        Cell(str(trial["trial"]), trial["trial"]),
+        Cell("-") if pd.isna(trial["place"]) else _number(trial["place"], str(trial["place"])),
+        _number(trial["trial"], str(trial["trial"])),
         Cell(trial["state"], trial["state"]),
-        *(Cell(shown(v), float(v) if isinstance(v, int | float) else shown(v)) for v in searched),
-        *(Cell("" if math.isnan(v) else f"{v:.4f}", math.inf if math.isnan(v) else v) for v in losses),
+        *(_value(trial[name], _is_text(table[name])) for name in study.names),
+        *(Cell("") if math.isnan(loss) else _number(loss, f"{loss:.4f}") for loss in losses),
         Cell(trial["reason"], trial["reason"]),
-        Cell(duration(trial["seconds"]), trial["seconds"]),
-        Cell(_size(trial["peak_bytes"]), trial["peak_bytes"]),
+        _number(trial["seconds"], duration(trial["seconds"])),
+        _number(trial["peak_bytes"], _size(trial["peak_bytes"])),
     ]
+
+
+def _value(value: Any, is_text: bool) -> Cell:
+    return Cell(shown(value), shown(value) if is_text else float(value))
+
+
+def _number(value: float, text: str) -> Cell:
+    return Cell(text, float(value))
 
 
 def _size(count: int) -> str:

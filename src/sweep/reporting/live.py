@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sweep.analysis.axes import title
+from sweep.analysis.axes import shown, title
 from sweep.types import Progress, Report, Standing, winner_of
 
 _ROWS_SHOWN = 24
@@ -105,12 +105,10 @@ def standings_table(
 ) -> Table:
     """The newest trials, or all, one a line. latest: of trials that run, by id."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trial", justify="right")
-    for name in names:
-        table.add_column(title(name), justify="right")
-    table.add_column("examples", justify="right")
-    table.add_column("loss", justify="right")
-    table.add_column("state")
+    # Folded where it is narrow: a number cut off is worse than one on two lines.
+    for heading in ("trial", *map(title, names), "examples", "loss"):
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("state", overflow="fold")
     best = best_of(standings)
     for standing in standings[-rows:] if rows else standings:
         cells = _cells(standing, names, latest.get(standing.trial.id))
@@ -157,12 +155,7 @@ def best_of(standings: Sequence[Standing]) -> Standing | None:
 def parameters_of(standing: Standing, names: Sequence[str]) -> Mapping[str, str]:
     """Searched values as people write them."""
     fields = asdict(standing.trial.recipe)
-    return {name: short(fields[name]) for name in names}
-
-
-def short(value: object) -> str:
-    """Three significant digits for floats, everything else as it is."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return {name: shown(fields[name]) for name in names}
 
 
 def duration(seconds: float) -> str:

@@ -34,12 +34,14 @@ def parallel_figure(outcomes: pd.DataFrame, axes: Sequence[Axis]) -> go.Figure:
     arrivals = losses_of(outcomes).count()
     if not arrivals.any():
         return without_losses(figure)
-    # The first rung, unless a searched number of epochs lets trials end before it.
-    rung = rungs_of(outcomes)[int(np.argmax(arrivals))]
-    trials = outcomes[outcomes[f"loss_{rung}"].notna()]
+    first = rungs_of(outcomes)[int(np.argmax(arrivals))]
+    # Where the length is searched there is no rung that all have reached.
+    shared = arrivals[first] == outcomes["loss"].notna().sum()
+    column, label = (f"loss_{first}", f"loss after {first:,} examples") if shared else ("loss", "last loss")
+    trials = outcomes[outcomes[column].notna()]
     places = trials["place"].astype(int)
     dimensions = [_dimension(axis, trials[axis.name].tolist()) for axis in axes]
-    dimensions += [_loss_dimension(losses_of(trials)[[rung]], rung), _place_dimension(places)]
+    dimensions += [_loss_dimension(trials[column], label), _place_dimension(places)]
     crowded = len(dimensions) > UPRIGHT
     letters = WIDTH // (len(dimensions) - 1) // LETTER
     for dimension in dimensions:
@@ -71,9 +73,9 @@ def _dimension(axis: Axis, values: list[Any]) -> dict[str, Any]:
     if axis.discrete:
         # Where its condition did not hold, a parameter may stand at a value that is no choice.
         choices = dict.fromkeys([*axis.choices, *values])
-        labels = [shown(value) for value in (sorted(choices) if axis.scale == "ordered" else choices)]
-        at = [float(labels.index(shown(value))) for value in values]
-        return _scale(axis.title, at, dict(enumerate(labels)))
+        ordered = sorted(choices) if axis.scale == "ordered" else list(choices)
+        at = [float(ordered.index(value)) for value in values]
+        return _scale(axis.title, at, dict(enumerate(map(shown, ordered))))
     low, high = min(axis.low, *values), max(axis.high, *values)
     ends = {low: shown(low), high: shown(high)}
     if axis.scale == "linear":
@@ -84,9 +86,8 @@ def _dimension(axis: Axis, values: list[Any]) -> dict[str, Any]:
     return _scale(axis.title, np.log10(values).tolist(), _with_ends(ticks, ends))
 
 
-def _loss_dimension(losses: pd.DataFrame, rung: int) -> dict[str, Any]:
-    label, drawn = f"loss after {rung:,} examples", losses[rung]
-    floor, ceiling = float(np.nanmin(losses)), ceiling_of(losses)
+def _loss_dimension(drawn: pd.Series[float], label: str) -> dict[str, Any]:
+    floor, ceiling = float(drawn.min()), ceiling_of(drawn.to_frame())
     ticks = _with_ends(even(floor, ceiling), {floor: f"{floor:.4g}", ceiling: f"{ceiling:.4g}"})
     if drawn.max() <= ceiling:
         return _scale(label, drawn.tolist(), ticks)

@@ -21,16 +21,16 @@ class Verdict(NamedTuple):
 
 def verdict_of(study: StoredStudy) -> Verdict:
     """Whether the winner beats the defaults, and by how much; before that, how far the search is."""
-    confirmation, best = study.notes.confirmation, study.best
+    confirmation, best = study.confirmation, study.best
     if best is None:
         return Verdict("open", "No trial has come to its end yet.", _progress(study))
     leads = f"Trial {best.trial.id} leads with a validation loss of {best.loss:.3f}"
-    if confirmation is None or confirmation.trial != best.trial.id:
+    if confirmation is None:
         return Verdict("open", f"{leads}, not confirmed yet.", _progress(study))
     difference, rows = confirmation.difference, confirmation.best.examples
     if difference is None or confirmation.trial == "0":
         message = confirmation.verdict.message
-        return Verdict("plain", f"{message[0].upper()}{message[1:]}.", f"{leads}; {rows} rows confirmed it.")
+        return Verdict("plain", f"{message[0].upper()}{message[1:]}.", f"{leads}.")
     assert confirmation.defaults is not None
     numbers = (
         f"On {rows} rows that the search never saw its loss is {confirmation.best.value:.3f} nats per token, "
@@ -60,7 +60,7 @@ def points_of(study: StoredStudy, effects: Effects) -> list[str]:
 
 def comparison_of(study: StoredStudy) -> list[tuple[str, str, str]]:
     """What is compared, the best trial's, the defaults'; empty before a trial is complete."""
-    best, confirmation = study.best, study.notes.confirmation
+    best, confirmation = study.best, study.confirmation
     if best is None:
         return []
     defaults = study.standings[0]
@@ -68,17 +68,18 @@ def comparison_of(study: StoredStudy) -> list[tuple[str, str, str]]:
     rows = [(title(name), ours[name], theirs[name]) for name in study.names]
     final = f"{defaults.loss:.4f}" if defaults.state == "complete" else defaults.state
     rows.append(("validation loss", f"{best.loss:.4f}", final))
-    if confirmation is None or confirmation.trial != best.trial.id:
+    if confirmation is None:
         return rows
     first, second = confirmation.best, confirmation.defaults
-    rows.append(("confirm loss", _scored(first), _scored(second) if second else "-"))
+    rows.append(("confirm loss", scored(first), scored(second) if second else "-"))
     for name, value in first.metrics.items():
         other = second.metrics.get(name) if second else None
         rows.append((f"confirm {title(name)}", f"{value:.4g}", "-" if other is None else f"{other:.4g}"))
     return rows
 
 
-def _scored(score: Score) -> str:
+def scored(score: Score) -> str:
+    """A score with its standard error."""
     return f"{score.value:.4f} ± {score.standard_error:.4f}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import cast
@@ -26,12 +27,30 @@ RECIPE = "recipe"
 STOPPED = "stopped"
 
 _RUNG = "rung:"
-_STATES: Mapping[TrialState, State] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
+_STATES: Mapping[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
 
 
 def rung_key(examples: int) -> str:
     """The entry's name for the rung after so many examples."""
     return f"{_RUNG}{examples}"
+
+
+def judgeable(report: Report) -> Report:
+    """The report; one that reached its rung without a finite loss, which nothing can rank, as diverged."""
+    loss = report.validation_loss
+    if report.state != "reached" or (loss is not None and math.isfinite(loss)):
+        return report
+    reason = (
+        f'The engine reported "reached" with validation_loss={loss}; it must be a finite number. Lower the '
+        'learning rate, or let the engine report "diverged".'
+    )
+    return dataclasses.replace(
+        report, state="diverged", validation_loss=None, bits_per_byte=None, error=reason
+    )
 
 
 def rung_entry(report: Report, rung: int, metrics: Mapping[str, Metric]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sweep.evaluation.compare import Confirmation, Difference
 from sweep.types import Score, Verdict
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +31,13 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Handed:
-    """What the sweep handed over. best: the file of the configuration. adapter: its URI in the registry.
+    """What the sweep handed over: this trial. best: the file of its configuration.
 
-    look, next: the commands to browse the runs and to train with the configuration.
+    adapter: its URI in the registry. look, next: the commands to browse the runs and to train with
+    the configuration.
     """
 
+    trial: str
     best: str
     adapter: str | None
     look: str
@@ -51,22 +55,35 @@ class Notes:
 
 
 def read_notes(kept: Mapping[str, Any]) -> Notes:
-    """The notes from what `Study.note` kept, each under its field's name."""
-    asked, confirmation, handed = (kept.get(name) for name in ("asked", "confirmation", "handed"))
+    """The notes from what `Study.note` kept, each under its field's name.
+
+    One that another version of the product wrote otherwise counts as not there.
+    """
     return Notes(
-        asked=Asked(**{**asked, "overrides": tuple(asked["overrides"])}) if asked else None,
+        asked=_read(_asked, kept.get("asked")),
         base_loss=kept.get("base_loss"),
-        confirmation=_confirmation(confirmation) if confirmation else None,
-        handed=Handed(**handed) if handed else None,
+        confirmation=_read(_confirmation, kept.get("confirmation")),
+        handed=_read(lambda note: Handed(**note), kept.get("handed")),
     )
 
 
-def _confirmation(kept: Mapping[str, Any]) -> Confirmation:
-    defaults, difference = kept["defaults"], kept["difference"]
+def _read(build: Callable[[Mapping[str, Any]], T], note: Mapping[str, Any] | None) -> T | None:
+    try:
+        return build(note) if note else None
+    except (TypeError, KeyError):
+        return None
+
+
+def _asked(note: Mapping[str, Any]) -> Asked:
+    return Asked(**{**note, "overrides": tuple(note["overrides"])})
+
+
+def _confirmation(note: Mapping[str, Any]) -> Confirmation:
+    defaults, difference = note["defaults"], note["difference"]
     return Confirmation(
-        trial=kept["trial"],
-        best=Score(**kept["best"]),
+        trial=note["trial"],
+        best=Score(**note["best"]),
         defaults=Score(**defaults) if defaults else None,
         difference=Difference(**difference) if difference else None,
-        verdict=Verdict(**kept["verdict"]),
+        verdict=Verdict(**note["verdict"]),
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import re
 import sqlite3
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,65 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event, make_url
+from sqlalchemy import create_engine, event, inspect, make_url
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweep.errors import StudyError
 
 UNSTORED = -1
+# Optuna's own, and the one that it makes last, whose name MLflow's database has too.
+_TABLES = {"studies", "alembic_version"}
 
 
 def open_storage(url: str) -> BaseStorage:
     """The storage behind a URL; "memory" keeps the study in this process only."""
     if url == "memory":
         return optuna.storages.InMemoryStorage()
-    try:
+    with _opening(url):
         storage = optuna.storages.RDBStorage(url)
+    event.listen(storage.engine, "handle_error", _in_words)
+    if storage.engine.dialect.name == "sqlite":
+        event.listen(storage.engine, "connect", _write_ahead)
+        storage.engine.dispose()
+    return optuna.storages.get_storage(storage)
+
+
+def open_stored(url: str) -> BaseStorage:
+    """The storage behind a URL for who only reads: nothing is written.
+
+    Raises StudyError if no sweep has stored a study there.
+    """
+    if url == "memory":
+        raise StudyError(
+            "storage=memory keeps the study in the process of its sweep, so no other command can read it. "
+            "Sweep with storage=sqlite:///sweep.db."
+        )
+    shown = _without_password(url)
+    with suppress(SQLAlchemyError):
+        given = make_url(url)
+        if given.get_backend_name() == "sqlite" and not Path(given.database or "").is_file():
+            raise StudyError(
+                f"storage={shown}: there is no file {given.database} here ({Path.cwd()}), so no sweep has "
+                "begun. Change to the folder of the sweep, correct storage=, or begin the sweep."
+            )
+    with _opening(url):
+        # Optuna would make what is missing: it must not find anything missing.
+        if missing := _TABLES - _tables(url):
+            raise StudyError(
+                f"storage={shown} holds no study: it lacks Optuna's tables {', '.join(sorted(missing))}. "
+                "A sweep makes them at its start. Correct storage=, or begin the sweep."
+            )
+        storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
+    event.listen(storage.engine, "handle_error", _in_words)
+    return optuna.storages.get_storage(storage)
+
+
+@contextmanager
+def _opening(url: str) -> Iterator[None]:
+    """Raises StudyError, without the password, for what opening the URL raises."""
+    try:
+        yield
     except RuntimeError as error:
         url = _without_password(url)
         raise StudyError(
@@ -45,28 +89,14 @@ def open_storage(url: str) -> BaseStorage:
             "SQLAlchemy URL such as sqlite:///sweep.db or postgresql+psycopg://user@host/database, whose "
             "folder or server exists and whose driver is installed. Check the URL."
         ) from error
-    event.listen(storage.engine, "handle_error", _in_words)
-    if storage.engine.dialect.name == "sqlite":
-        event.listen(storage.engine, "connect", _write_ahead)
-        storage.engine.dispose()
-    return optuna.storages.get_storage(storage)
 
 
-def open_stored(url: str) -> BaseStorage:
-    """The storage behind a URL for who only reads: no file is made. Raises StudyError if there is none."""
-    if url == "memory":
-        raise StudyError(
-            "storage=memory keeps the study in the process of its sweep, so no other command can read it. "
-            "Sweep with storage=sqlite:///sweep.db."
-        )
-    with contextlib.suppress(SQLAlchemyError):
-        given = make_url(url)
-        if given.get_backend_name() == "sqlite" and not Path(given.database or "").is_file():
-            raise StudyError(
-                f"storage={url}: there is no file {given.database} here ({Path.cwd()}), so no sweep has "
-                "begun. Change to the folder of the sweep, correct storage=, or begin the sweep."
-            )
-    return open_storage(url)
+def _tables(url: str) -> set[str]:
+    engine = create_engine(url)
+    try:
+        return set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
 
 
 def _in_words(context: ExceptionContext) -> StudyError | None:

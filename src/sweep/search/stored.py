@@ -9,8 +9,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from sweep.errors import StudyError
+from sweep.evaluation.compare import Confirmation
 from sweep.search.entries import JOB, NOTE, OUTLINE, SECONDS, standing_of
-from sweep.search.notes import Notes, read_notes
+from sweep.search.notes import Handed, Notes, read_notes
 from sweep.search.space import Space
 from sweep.types import Standing, winner_of
 
@@ -43,9 +44,21 @@ class StoredStudy:
 
     @property
     def over(self) -> bool:
-        """Whether the search has come to its end and its result was handed over."""
+        """Whether the search has come to its end and its winner was handed over."""
         waiting = any(standing.state in ("running", "paused") for standing in self.standings)
-        return self.notes.handed is not None and not waiting
+        return self.handed is not None and not waiting
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """The best trial's; an earlier winner's counts no more."""
+        found = self.notes.confirmation
+        return found if found and self.best and found.trial == self.best.trial.id else None
+
+    @property
+    def handed(self) -> Handed | None:
+        """What was handed over of the best trial; an earlier winner's counts no more."""
+        found = self.notes.handed
+        return found if found and self.best and found.trial == self.best.trial.id else None
 
     @property
     def best(self) -> Standing | None:
@@ -64,7 +77,7 @@ def read_study(storage: BaseStorage, name: str) -> StoredStudy:
         there = sorted(study.study_name for study in storage.get_all_studies())
         raise StudyError(
             f"There is no study named {name!r} in the storage, which holds {', '.join(there) or 'none'}. "
-            f"Correct name= or storage=, or begin the sweep: python -m sweep +experiment={name}"
+            "Correct name= or storage=, or begin the sweep: python -m sweep with the same arguments."
         ) from error
     attributes = storage.get_study_user_attrs(study)
     if OUTLINE not in attributes:

@@ -39,6 +39,7 @@ from sweep.search.entries import (
     SECONDS,
     STOPPED,
     entry,
+    judgeable,
     rung_entry,
     rung_key,
     standing_of,
@@ -194,7 +195,10 @@ class Study:
     # The back edge
 
     def record(self, event: Progress | Report) -> None:
-        """Take an event in. A report of a job that is not out, or of an older attempt, is discarded."""
+        """Take an event in. A report of a job that is not out, or of an older attempt, is discarded.
+
+        A trial that reached its rung without a finite loss is kept as diverged.
+        """
         if isinstance(event, Progress):
             return
         job = self._jobs.get(event.job)
@@ -207,6 +211,7 @@ class Study:
                 "It was not recorded. Mend the cause and start again."
             )
         del self._jobs[event.job]
+        event = judgeable(event)
         match event.state:
             case "reached":
                 self._set(number, rung_key(job.stop), rung_entry(event, job.stop, self.plan.metrics))

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweep.errors import CheckpointError
-from sweep.evaluation.compare import Confirmation, Difference, paired_difference
+from sweep.evaluation.compare import CONFIDENCE, FEWEST_CLUSTERS, Confirmation, Difference, paired_difference
 from sweep.evaluation.metrics import score
+from sweep.paths import write_whole
 from sweep.search.loop import run_jobs
 from sweep.types import Backend, Job, Metric, RowLoss, Standing, Verdict, View
 
@@ -34,10 +35,7 @@ class Record:
         return {trial: tuple(RowLoss(*row) for row in rows) for trial, rows in stored["rows"].items()}
 
     def write(self, jobs: Mapping[str, Job], rows: Mapping[str, tuple[RowLoss, ...]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text(json.dumps({"key": self._key(jobs), "rows": rows}))
-        aside.replace(self.path)
+        write_whole(self.path, json.dumps({"key": self._key(jobs), "rows": rows}))
 
     def _key(self, jobs: Mapping[str, Job]) -> list[object]:
         return [self.study, *([job.checkpoint, asdict(job.trial)] for job in jobs.values())]
@@ -94,11 +92,22 @@ def _scoring_job(standing: Standing) -> Job:
 
 
 def _verdict(difference: Difference | None, *, best: Standing, defaults: Standing) -> Verdict:
-    passed = difference is not None and difference.high < 0
+    # Few groups that all favour one side make an interval without zero, whatever the truth.
+    passed = (
+        difference is not None
+        and difference.clusters >= FEWEST_CLUSTERS
+        and difference.high < 0
+        and difference.p_value < 1 - CONFIDENCE
+    )
     if difference is None:
         message = f"the defaults ended as {defaults.state}, so there is nothing to compare with"
     elif best.trial.id == defaults.trial.id:
         message = "the search found nothing better than the defaults"
+    elif difference.clusters < FEWEST_CLUSTERS:
+        message = (
+            f"{difference.clusters} independent groups of rows are too few to tell: at least "
+            f"{FEWEST_CLUSTERS} must be there; give more data or a larger data.split.confirm"
+        )
     elif passed:
         message = f"the winner's loss is lower than the defaults' by {-difference.value:.4f} nats per token"
     else:

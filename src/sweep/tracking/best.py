@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from sweep.errors import ConfigError
+from sweep.paths import write_whole
 from sweep.tracking.store import listed
 from sweep.types import BestConfig, Recipe, Score, Verdict
 
@@ -38,10 +39,10 @@ def write_best(best: BestConfig, path: Path) -> Written:
     """
     differences = _differences(best, path) if path.exists() else []
     if not differences:
-        _replace(path, _as_yaml(best, path.stem))
+        write_whole(path, _as_yaml(best, path.stem))
         return Written(path=path, notice=None)
     beside = path.with_name(f"{path.stem}.{best.fingerprint[:8]}{path.suffix}")
-    _replace(beside, _as_yaml(best, beside.stem))
+    write_whole(beside, _as_yaml(best, beside.stem))
     notice = (
         f"{path} holds the result of another study and was left as it is ({'; '.join(differences)}). "
         f"The new result is in {beside}: use it with +best={beside.stem}, or move {path.name} away and run "
@@ -52,7 +53,7 @@ def write_best(best: BestConfig, path: Path) -> Written:
 
 def save_best(best: BestConfig, path: Path) -> Path:
     """The same file in a folder of the run's own, in place of whatever stood there."""
-    _replace(path, _as_yaml(best, best.experiment))
+    write_whole(path, _as_yaml(best, best.experiment))
     return path
 
 
@@ -159,13 +160,6 @@ def _differences(best: BestConfig, path: Path) -> list[str]:
         for name in names
         if there.get(name) != told[name]
     ]
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.aside")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 def _load(path: Path) -> Any:
