@@ -12,8 +12,8 @@ from sweep.analysis.surrogate import Surrogate, fit
 
 COLUMNS = ("first", "second", "share", "low", "high")
 QUANTILES = (0.05, 0.5, 0.95)
-# Draws of a variance are never zero. From 12 trials on nothing that interacts is missed for it, and what a
-# few trials of a ladder pretend lies below.
+# Draws of a variance are never zero. With this limit no search in which nothing interacts claims a pair, and
+# one that does is found from 12 trials on two parameters, 24 on four: benchmarks/interaction_claims.py.
 SMALL = 0.03
 AGREEMENT = 0.9
 
