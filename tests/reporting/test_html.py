@@ -114,7 +114,9 @@ def test_the_summary_claims_what_the_confirmation_found(study: StoredStudy) -> N
     assert "-0.500 (95%: -0.600 to -0.400)" in summary
     assert "Before any training the model's validation loss is 4.250." in summary
     doubtful = replace(study.notes, confirmation=confirmation(study.best.trial.id, passed=False))
-    assert "No evidence that trial" in page_of(replace(study, notes=doubtful)).texts["summary"]
+    summary = page_of(replace(study, notes=doubtful)).texts["summary"]
+    assert "No evidence that trial" in summary
+    assert "So it is." in summary
 
 
 def test_a_confirmation_of_an_earlier_winner_confirms_nothing(study: StoredStudy) -> None:

@@ -28,9 +28,9 @@ def verdict_of(study: StoredStudy) -> Verdict:
     if confirmation is None:
         return Verdict("open", f"{leads}, not confirmed yet.", _progress(study))
     difference, rows = confirmation.difference, confirmation.best.examples
+    message = f"{confirmation.verdict.message[0].upper()}{confirmation.verdict.message[1:]}."
     if difference is None or confirmation.trial == "0":
-        message = confirmation.verdict.message
-        return Verdict("plain", f"{message[0].upper()}{message[1:]}.", f"{leads}.")
+        return Verdict("plain", message, f"{leads}.")
     assert confirmation.defaults is not None
     numbers = (
         f"On {rows} rows that the search never saw its loss is {confirmation.best.value:.3f} nats per token, "
@@ -39,7 +39,8 @@ def verdict_of(study: StoredStudy) -> Verdict:
     )
     if confirmation.verdict.passed:
         return Verdict("good", f"Trial {best.trial.id} beats the defaults.", numbers)
-    return Verdict("plain", f"No evidence that trial {best.trial.id} beats the defaults.", numbers)
+    headline = f"No evidence that trial {best.trial.id} beats the defaults."
+    return Verdict("plain", headline, f"{numbers} {message}")
 
 
 def _progress(study: StoredStudy) -> str:
