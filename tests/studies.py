@@ -16,9 +16,10 @@ from sweep.engines.inputs import Inputs
 from sweep.engines.model import RandomLlama
 from sweep.engines.synthetic import Synthetic
 from sweep.search.loop import search
+from sweep.search.plan import Plan
 from sweep.search.scheduler import Asha, Scheduler
 from sweep.search.space import Space
-from sweep.search.study import Plan, Study
+from sweep.search.study import Study
 from sweep.types import Observer, View
 from tests.recipes import DEFAULTS
 

@@ -22,9 +22,10 @@ from sweep.reporting.live import Scoreboard, duration
 from sweep.reporting.summary import as_markdown
 from sweep.search.loop import search
 from sweep.search.notes import Asked, Handed
+from sweep.search.plan import Plan
 from sweep.search.storage import open_storage
 from sweep.search.stored import StoredStudy, read_study
-from sweep.search.study import Plan, Study
+from sweep.search.study import Study
 from sweep.stages.analyse import log_effects
 from sweep.stages.confirm import Record, confirm
 from sweep.stages.publish import publish

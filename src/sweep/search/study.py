@@ -9,16 +9,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import math
-import shutil
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -26,8 +22,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweep.engines.checkpoint import verified
-from sweep.errors import CheckpointError, StudyError
+from sweep.errors import StudyError
 from sweep.search.budget import may_advance, may_start
 from sweep.search.draw import Draw
 from sweep.search.entries import (
@@ -44,35 +39,11 @@ from sweep.search.entries import (
     rung_key,
     standing_of,
 )
+from sweep.search.plan import Plan
 from sweep.search.scheduler import Advance, Scheduler
-from sweep.search.space import Space
+from sweep.search.states import drop, newest
 from sweep.search.storage import PausedAsPruned
-from sweep.types import Capacity, Done, Job, Metric, Progress, Recipe, Report, Standing, View, Wait, winner_of
-
-_logger = logging.getLogger("sweep.search")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is to be searched.
-
-    trials: total, failed ones and earlier starts included. seconds: of this study's driver, over
-    all starts, None for no bound. train_rows: size of the train split. evaluation: the rows that
-    every rung is judged on. fingerprint: named parts; a study is only continued when all agree.
-    metrics: measured on the same rows beside the loss; a study may go on with others.
-    """
-
-    name: str
-    space: Space
-    defaults: Recipe
-    seed: int
-    base: str
-    trials: int
-    seconds: float | None
-    train_rows: int
-    evaluation: View
-    fingerprint: Mapping[str, str]
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
+from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, Standing, View, Wait, winner_of
 
 
 class Study:
@@ -103,8 +74,7 @@ class Study:
         self._jobs: dict[str, Job] = {}
         self._again: deque[int] = deque()
         self._interrupted = False
-        self._unit = int(_largest("batch_size", plan))
-        self.ladder = scheduler.ladder(self._horizon(_largest("epochs", plan)), self._unit)
+        self.ladder = scheduler.ladder(plan.horizon(plan.largest("epochs")), plan.unit)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna.create_study(
             study_name=plan.name,
@@ -152,7 +122,7 @@ class Study:
 
     def rungs(self, recipe: Recipe) -> tuple[int, ...]:
         """Where a trial with this recipe is judged; the last one is its horizon."""
-        horizon = self._horizon(recipe.epochs)
+        horizon = self.plan.horizon(recipe.epochs)
         return (*(rung for rung in self.ladder if rung < horizon), horizon)
 
     def note(self, name: str, fact: object) -> None:
@@ -259,7 +229,7 @@ class Study:
         standing = self._standings[number]
         attributes = self._frozen(number).user_attrs
         reached = standing.reached
-        start, checkpoint = self._newest_state(standing, attributes.get(STOPPED))
+        start, checkpoint = newest(standing, attributes.get(STOPPED))
         rungs = self.rungs(standing.trial.recipe)
         stop = next(rung for rung in rungs if rung > reached)
         out = attributes.get(JOB)
@@ -280,20 +250,6 @@ class Study:
         self._standings[number] = dataclasses.replace(standing, state="running")
         return job
 
-    def _newest_state(self, standing: Standing, stopped: Mapping[str, Any] | None) -> tuple[int, str | None]:
-        """Examples seen and checkpoint to go on from: the newest that is whole, else the beginning."""
-        kept = {report.examples_seen: report.checkpoint for report in standing.reports}
-        if stopped:
-            kept[stopped["examples"]] = stopped["checkpoint"]
-        for examples, path in sorted(kept.items(), reverse=True):
-            if path is None:
-                continue
-            try:
-                return examples, str(verified(Path(path)))
-            except CheckpointError as error:
-                _logger.warning("Trial %s goes on from an earlier state: %s", standing.trial.id, error)
-        return 0, None
-
     def _settle(self, number: int) -> None:
         """Bring Optuna's view of a trial in line with its entries. Repeating it changes nothing."""
         frozen = self._frozen(number)
@@ -306,7 +262,7 @@ class Study:
             standing = self._tell(trial, standing)
         self._standings[number] = standing
         if standing.state not in ("running", "paused"):
-            _drop_checkpoints(standing, frozen.user_attrs.get(STOPPED))
+            drop(standing, frozen.user_attrs.get(STOPPED))
 
     def _tell(self, trial: optuna.Trial, standing: Standing) -> Standing:
         number = trial.number
@@ -375,9 +331,6 @@ class Study:
 
     # Small things
 
-    def _horizon(self, epochs: float) -> int:
-        return max(1, round(epochs * self.plan.train_rows / self._unit)) * self._unit
-
     def _is_paused(self, number: int) -> bool:
         standing = self._standings.get(number)
         return standing is not None and standing.state == "paused"
@@ -393,27 +346,6 @@ class Study:
 
     def _seconds_left(self) -> float:
         return math.inf if self.plan.seconds is None else self.plan.seconds - self.seconds_spent
-
-
-def _largest(name: str, plan: Plan) -> float:
-    """The largest value that a numeric field takes in this search, trial 0 included."""
-    fixed = float(getattr(plan.defaults, name))
-    searched = next((p for p in plan.space.parameters if p.name == name), None)
-    if searched is None:
-        return fixed
-    largest = searched.choices[-1] if searched.choices else searched.distribution.high  # type: ignore[union-attr]
-    return max(fixed, float(largest))  # type: ignore[arg-type]
-
-
-def _drop_checkpoints(standing: Standing, stopped: Mapping[str, Any] | None) -> None:
-    """Of a final trial: all but the last one of a complete trial."""
-    paths = [Path(report.checkpoint) for report in standing.reports if report.checkpoint]
-    kept = paths[-1] if paths and standing.state == "complete" else None
-    if stopped and stopped["checkpoint"]:
-        paths.append(Path(stopped["checkpoint"]))
-    for path in paths:
-        if path != kept:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _seed(seed: int, number: int) -> int:

@@ -1,0 +1,50 @@
+"""What is to be searched, and how far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sweep.search.space import Space
+from sweep.types import Metric, Recipe, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be searched.
+
+    trials: total, failed ones and earlier starts included. seconds: of this study's driver, over
+    all starts, None for no bound. train_rows: size of the train split. evaluation: the rows that
+    every rung is judged on. fingerprint: named parts; a study is only continued when all agree.
+    metrics: measured on the same rows beside the loss; a study may go on with others.
+    """
+
+    name: str
+    space: Space
+    defaults: Recipe
+    seed: int
+    base: str
+    trials: int
+    seconds: float | None
+    train_rows: int
+    evaluation: View
+    fingerprint: Mapping[str, str]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> int:
+        """Examples of the largest batch: rungs are multiples of it."""
+        return int(self.largest("batch_size"))
+
+    def horizon(self, epochs: float) -> int:
+        """Examples seen after so many epochs, a multiple of `unit`, at least one."""
+        return max(1, round(epochs * self.train_rows / self.unit)) * self.unit
+
+    def largest(self, name: str) -> float:
+        """The largest value that a numeric field takes in this search, trial 0 included."""
+        fixed = float(getattr(self.defaults, name))
+        searched = next((p for p in self.space.parameters if p.name == name), None)
+        if searched is None:
+            return fixed
+        largest = searched.choices[-1] if searched.choices else searched.distribution.high  # type: ignore[union-attr]
+        return max(fixed, float(largest))  # type: ignore[arg-type]
