@@ -15,6 +15,7 @@ from typing import NamedTuple, get_type_hints
 
 import yaml
 
+from sweep.composition import purpose
 from sweep.config import Budget, Config, Evaluation
 from sweep.data.source import DataSource, SplitShares
 from sweep.grammar import spell_out
@@ -158,7 +159,7 @@ def _group(group: str) -> list[str]:
     for file in _files(group):
         default = " (default)" if file.stem in _defaults().get(group, ()) else ""
         choice = f"+{group}={file.stem}" if group == "experiment" else f"{group}={file.stem}"
-        lines += [f"### `{choice}`{default}", "", _purpose(file), ""]
+        lines += [f"### `{choice}`{default}", "", purpose(file), ""]
         lines += {"space": _space_table, "experiment": _experiment_table}.get(group, _group_table)(file)
         lines += [""]
     return lines
@@ -285,13 +286,6 @@ def _listed(names: Iterable[str]) -> str:
 
 def _stem(file: Path) -> str:
     return file.stem
-
-
-def _purpose(file: Path) -> str:
-    """The file's first comment, its package header aside."""
-    lines = file.read_text("utf-8").splitlines()
-    comments = (line.removeprefix("#").strip() for line in lines if line.startswith("#"))
-    return next(comment for comment in comments if not comment.startswith("@package"))
 
 
 def _code(text: str | None) -> str:

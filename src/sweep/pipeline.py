@@ -12,7 +12,7 @@ from pathlib import Path
 from sweep.analysis.effects import effects_of
 from sweep.assembly import Assembly, assemble, git_commit, record_of
 from sweep.commands import interruptible
-from sweep.config import Config, dump
+from sweep.config import Config
 from sweep.driver import only_driver
 from sweep.errors import TrainingError
 from sweep.evaluation.compare import Confirmation
@@ -32,6 +32,7 @@ from sweep.stages.publish import publish
 from sweep.stages.untrained import expectation, score_base
 from sweep.tracking.best import training_command
 from sweep.tracking.mlflow import Tracker
+from sweep.tracking.record import SweepRecord
 from sweep.types import SPLITS, BestConfig, Score, Standing, View
 
 # Of the minutes given; the rest is for what follows the search.
@@ -55,8 +56,9 @@ class Pipeline:
             assembly = assemble(config)
             self._tell_data(assembly)
             study = self._open_study(assembly)
-            study.note("asked", asdict(self._asked(assembly)))
-            tracker = self._open_tracker(assembly, study)
+            record = self._record(assembly, study)
+            study.note("asked", asdict(self._asked(record)))
+            tracker = self._open_tracker(record, study)
             with closing(assembly.backend), tracker:
                 self._tell_expectation(assembly, study)
                 self._search(assembly, study, tracker)
@@ -96,29 +98,31 @@ class Pipeline:
             scheduler=config.scheduler.build(),
         )
 
-    def _asked(self, assembly: Assembly) -> Asked:
-        config = self._config
-        return Asked(
-            purpose=config.purpose,
-            overrides=config.overrides,
-            data=config.data.path,
-            rows={name: len(assembly.data.examples[name]) for name in SPLITS},
-            sampler=str(config.sampler),
-            scheduler=str(config.scheduler),
-            config=dump(config.composed),
-            git_commit=git_commit(),
-        )
-
-    def _open_tracker(self, assembly: Assembly, study: Study) -> Tracker:
+    def _record(self, assembly: Assembly, study: Study) -> SweepRecord:
         config = self._config
         recipe = {f"recipe.{key}": value for key, value in asdict(config.recipe).items()}
-        record = record_of(
+        return record_of(
             assembly,
             name=config.experiment,
             fingerprint=study.fingerprint,
             params={**recipe, **_searched(study)},
         )
-        tracker = Tracker(config.tracking, record, study.standing)
+
+    def _asked(self, record: SweepRecord) -> Asked:
+        config = self._config
+        return Asked(
+            purpose=config.purpose,
+            overrides=config.overrides,
+            data=record.data_source,
+            rows=record.rows_by_split,
+            sampler=str(config.sampler),
+            scheduler=str(config.scheduler),
+            config=record.composed_config,
+            git_commit=record.git_commit,
+        )
+
+    def _open_tracker(self, record: SweepRecord, study: Study) -> Tracker:
+        tracker = Tracker(self._config.tracking, record, study.standing)
         tracker.sync(study.standings)
         return tracker
 
@@ -135,7 +139,7 @@ class Pipeline:
         board = Scoreboard(
             self._told.console,
             standings=lambda: study.standings,
-            names=_names(study),
+            names=study.plan.space.names,
             trials=study.plan.trials,
             examples=study.expected_examples,
             seconds_left=lambda: (study.plan.seconds or math.inf) - study.seconds_spent,
@@ -245,10 +249,6 @@ def _validation(standing: Standing, names: Iterable[str]) -> Score:
         examples=int(metrics["validation_rows"]),
         metrics={name: metrics[name] for name in names if name in metrics},
     )
-
-
-def _names(study: Study) -> list[str]:
-    return [parameter.name for parameter in study.plan.space.parameters]
 
 
 def _searched(study: Study) -> dict[str, str]:

@@ -9,38 +9,22 @@ from typing import NamedTuple
 
 from sweep.tracking.mlflow import SweepRecord, Tracker, Tracking
 from sweep.tracking.store import connect
-from sweep.types import BestConfig, Progress, Recipe, Report, Score, Standing, Trial, Verdict
+from sweep.types import BestConfig, Progress, Report, Score, Standing, Trial, Verdict
+from tests.recipes import DEFAULTS
 
-RECIPE = Recipe(
-    learning_rate=3e-4,
-    batch_size=2,
-    weight_decay=0.1,
-    lora_rank=16,
-    lora_alpha=32.0,
-    lora_dropout=0.0,
-    target_modules=("q_proj", "v_proj"),
-    rslora=False,
-    warmup_fraction=0.1,
-    schedule="constant",
-    epochs=1.0,
-    max_gradient_norm=1.0,
+RECIPE = replace(
+    DEFAULTS, batch_size=2, weight_decay=0.1, target_modules=("q_proj", "v_proj"), schedule="constant"
 )
 RUNGS = (4, 8, 12)
 CURVE = ("train_loss", "gradient_norm", "learning_rate")
 BEST = BestConfig(
-    recipe=Recipe(
+    recipe=replace(
+        DEFAULTS,
         learning_rate=1e-05,
-        batch_size=8,
-        weight_decay=0.0,
-        lora_rank=16,
-        lora_alpha=32.0,
         lora_dropout=0.1,
         target_modules=("q_proj", "v_proj"),
-        rslora=False,
-        warmup_fraction=0.1,
         schedule="wsd",
         epochs=1e16,
-        max_gradient_norm=1.0,
     ),
     model={"_target_": "sweep.engines.model.Pretrained", "path": "a/b", "revision": "12e4567", "dtype": "no"},
     experiment="support_bot",

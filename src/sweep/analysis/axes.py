@@ -89,6 +89,11 @@ def title(name: str) -> str:
     return name.replace("_", " ").replace("lora", "LoRA")
 
 
+def sentence(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[0].upper() + text[1:]
+
+
 def shown(value: object) -> str:
     """A parameter's value as people write it, to three digits: 3e-4, 0.125, 16, q_proj,v_proj."""
     if isinstance(value, (list, tuple)):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sweep.analysis.advice import edges
-from sweep.analysis.axes import Axis, axes_of, title
+from sweep.analysis.axes import Axis, axes_of, sentence, title
 from sweep.analysis.importance import importances
 from sweep.analysis.interactions import AGREEMENT, describe, interactions, surface
-from sweep.analysis.surrogate import fit, trials_table
+from sweep.analysis.surrogate import Surrogate, fit, trials_table
 from sweep.search.space import Space
 from sweep.types import Standing, winner_of
 
@@ -53,43 +53,44 @@ class Effects:
         """Sentences: the parameter that matters most, the strongest pair, what to search next."""
         if self.r_squared is None:
             return ("Too few trials with different losses to tell how the parameters act.",)
-        advice = [self.advice] if self.advice else []
         if not self.trusted:
-            return (f"{_UNTOLD} (R squared {self.r_squared:.2f}): take all shares as guesses.", *advice)
+            return (f"{_UNTOLD} (R squared {self.r_squared:.2f}): take all shares as guesses.",)
         pair = [self.surfaces[0].reading] if self.surfaces else []
+        advice = [self.advice] if self.advice else []
         return (_leading(self.importances), *pair, *advice)
 
 
 def effects_of(standings: Sequence[Standing], space: Space, *, seed: int) -> Effects:
     """The effects in these trials. Same trials and seed, same effects."""
     axes = axes_of(space)
-    table = trials_table(standings, [axis.name for axis in axes])
+    table = trials_table(standings, space.names)
     surrogate = fit(table, axes, seed=seed)
     pairs = interactions(table, axes, seed=seed, surrogate=surrogate)
-    surfaces = (
-        []
-        if surrogate is None
-        else [
-            Surface(
-                first=surrogate.axis(first),
-                second=surrogate.axis(second),
-                loss=surface(surrogate, first, second),
-                reading=describe(surrogate, first, second),
-            )
-            for first, second in pairs[["first", "second"]].head(PAIRS_DRAWN).itertuples(index=False)
-        ]
-    )
     shares = importances(table, axes, seed=seed, surrogate=surrogate)
+    trusted = surrogate is not None and surrogate.trusted
     best = winner_of(standings)
     return Effects(
         trials=table,
         axes=axes,
         importances=shares,
         interactions=pairs,
-        surfaces=tuple(surfaces),
+        surfaces=_surfaces(surrogate, pairs) if surrogate else (),
         r_squared=None if surrogate is None else surrogate.r_squared,
-        trusted=surrogate is not None and surrogate.trusted,
-        advice=edges(best.trial.recipe, space, shares) if best and surrogate and surrogate.trusted else None,
+        trusted=trusted,
+        advice=edges(best.trial.recipe, space, shares) if best and trusted else None,
+    )
+
+
+def _surfaces(surrogate: Surrogate, pairs: pd.DataFrame) -> tuple[Surface, ...]:
+    strongest = pairs[["first", "second"]].head(PAIRS_DRAWN).itertuples(index=False)
+    return tuple(
+        Surface(
+            first=surrogate.axis(first),
+            second=surrogate.axis(second),
+            loss=surface(surrogate, first, second),
+            reading=describe(surrogate, first, second),
+        )
+        for first, second in strongest
     )
 
 
@@ -104,8 +105,8 @@ def _leading(importances: pd.DataFrame) -> str:
     ]
     first = int(importances["leads"].argmax())
     if importances["leads"].iloc[first] >= AGREEMENT:
-        name = f"{names[first][0].upper()}{names[first][1:]}"
-        return f"{name} matters most: {shares[first]} of the variance that can be explained, pairs included."
+        share = f"{shares[first]} of the variance that can be explained, pairs included."
+        return f"{sentence(names[first])} matters most: {share}"
     told = [f"{name} {share}" for name, share in zip(names, shares, strict=True)]
     rivals = [text for text, leads in zip(told, importances["leads"], strict=True) if leads >= 1 - AGREEMENT]
     return (

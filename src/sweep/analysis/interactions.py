@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from sweep.analysis.axes import Axis, shown, title
+from sweep.analysis.axes import Axis, sentence, shown, title
 from sweep.analysis.surrogate import Surrogate, fit
 
 COLUMNS = ("first", "second", "share", "low", "high")
@@ -87,7 +87,7 @@ def describe(surrogate: Surrogate | None, first: str, second: str) -> str:
     low, share, high = np.quantile(draws, QUANTILES)
     numbers = f"{share:.0%} of the variance, {low:.0%} to {high:.0%}"
     if high < SMALL:
-        return _sentence(f"{both} hardly act on each other: {numbers}.")
+        return sentence(f"{both} hardly act on each other: {numbers}.")
     if low < SMALL:
         return f"{unknown}: between {low:.0%} and {high:.0%} of the variance."
     # "The best learning rate at batch size 4" is a recipe; the best of few choices sits at an end.
@@ -97,7 +97,7 @@ def describe(surrogate: Surrogate | None, first: str, second: str) -> str:
         if (shift := _shift(surrogate, along, moved))
     ]
     if not found:
-        return _sentence(f"{both} act on each other ({numbers}), but neither's best value moves for certain.")
+        return sentence(f"{both} act on each other ({numbers}), but neither's best value moves for certain.")
     *_, text = max(found)
     return f"{text} ({numbers})."
 
@@ -122,7 +122,3 @@ def _shift(surrogate: Surrogate, along: str, moved: str) -> tuple[float, str] | 
         f"{shown(start.values[one])} to {shown(end.values[best[other]])} at {start.title} "
         f"{shown(start.values[other])}"
     )
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]

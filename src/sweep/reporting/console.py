@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import Counter
 
@@ -108,8 +107,7 @@ def tell_status(told: Transcript, study: StoredStudy, *, driver: str | None) -> 
 def _at_rest(study: StoredStudy) -> str:
     if study.over:
         return "none: the sweep is done"
-    asked = study.notes.asked
-    again = shlex.join(["python", "-m", "sweep", *asked.overrides]) if asked else "the sweep's command"
+    again = study.notes.asked.command if study.notes.asked else "the sweep's command"
     return f"none on this machine; go on with: {again}"
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -31,6 +29,19 @@ _TITLE = 42
 _STATES = ("complete", "running", "paused", "pruned", "diverged", "infeasible", "failed")
 
 
+class Column(NamedTuple):
+    """A column of the trials table. name: of the outcomes. numeric: how it is sorted.
+
+    text: of a value; missing: where there is none.
+    """
+
+    heading: str
+    name: str
+    numeric: bool
+    text: Callable[[Any], str]
+    missing: str = ""
+
+
 class Cell(NamedTuple):
     """A cell of the trials table: its text, and what it is sorted by, nothing where it has no value."""
 
@@ -48,6 +59,7 @@ def write_report(study: StoredStudy, effects: Effects, folder: Path) -> Path:
 def render(study: StoredStudy, effects: Effects) -> str:
     """The report as HTML: figures are drawn by the plotly.js inside it, texts are escaped."""
     table = outcomes(study.standings, study.names)
+    columns = _columns(study, table)
     context = {
         "study": study,
         "notes": study.notes,
@@ -72,8 +84,8 @@ def render(study: StoredStudy, effects: Effects) -> str:
         "judged": _judged(study),
         "curves": _figure(curves_figure(table)),
         "parallel": _figure(parallel_figure(table, effects.axes)),
-        "columns": _columns(study, table),
-        "rows": [_row(table.loc[index], study, table) for index in table.sort_values("place").index],
+        "columns": columns,
+        "rows": [_row(trial, columns) for _, trial in table.sort_values("place").iterrows()],
         "plotly": get_plotlyjs(),
     }
     return str(_template().render(context))
@@ -160,7 +172,7 @@ def _facts(study: StoredStudy) -> list[tuple[str, str]]:
     ]
     if asked is not None:
         facts += [
-            ("command", shlex.join(["python", "-m", "sweep", *asked.overrides])),
+            ("command", asked.command),
             ("git commit", asked.git_commit or "none: not in a repository"),
         ]
     return facts
@@ -168,54 +180,45 @@ def _facts(study: StoredStudy) -> list[tuple[str, str]]:
 
 def _judged(study: StoredStudy) -> str:
     """When trials are judged: where their length is searched, each at its own end too."""
-    rungs = ", ".join(f"{rung:,}" for rung in study.ladder)
     if "epochs" in study.names:
         return "Each trial is judged at the end of its own epochs."
+    rungs = ", ".join(f"{rung:,}" for rung in study.ladder)
     return f"Each trial is judged after {rungs} examples."
 
 
 # All trials
 
 
-def _columns(study: StoredStudy, table: pd.DataFrame) -> list[tuple[str, bool]]:
-    """Heading, and whether the column holds numbers."""
-    losses = [(heading, True) for heading in _loss_columns(study, table)]
-    searched = [(title(name), not _is_text(table[name])) for name in study.names]
-    costs = [("what became of it", False), ("time", True), ("memory", True)]
-    return [("place", True), ("trial", True), ("state", False), *searched, *losses, *costs]
-
-
-def _loss_columns(study: StoredStudy, table: pd.DataFrame) -> dict[str, str]:
-    """Columns of the outcomes by heading: each rung's loss, or the last where the length is searched."""
+def _columns(study: StoredStudy, table: pd.DataFrame) -> list[Column]:
+    """In the order of the page: each rung's loss, or the last one where the length is searched."""
+    losses = {f"loss at {rung:,}": f"loss_{rung}" for rung in rungs_of(table)}
     if "epochs" in study.names:
-        return {"last loss": "loss"}
-    return {f"loss at {rung:,}": f"loss_{rung}" for rung in rungs_of(table)}
-
-
-def _is_text(column: pd.Series[Any]) -> bool:
-    return not all(isinstance(value, int | float) and not isinstance(value, bool) for value in column)
-
-
-def _row(trial: pd.Series[Any], study: StoredStudy, table: pd.DataFrame) -> list[Cell]:
-    losses = [trial[column] for column in _loss_columns(study, table).values()]
+        losses = {"last loss": "loss"}
     return [
-        Cell("-") if pd.isna(trial["place"]) else _number(trial["place"], str(trial["place"])),
-        _number(trial["trial"], str(trial["trial"])),
-        Cell(trial["state"], trial["state"]),
-        *(_value(trial[name], _is_text(table[name])) for name in study.names),
-        *(Cell("") if math.isnan(loss) else _number(loss, f"{loss:.4f}") for loss in losses),
-        Cell(trial["reason"], trial["reason"]),
-        _number(trial["seconds"], duration(trial["seconds"])),
-        _number(trial["peak_bytes"], _size(trial["peak_bytes"])),
+        Column("place", "place", True, str, missing="-"),
+        Column("trial", "trial", True, str),
+        Column("state", "state", False, str),
+        *(Column(title(name), name, _is_number(table[name]), shown) for name in study.names),
+        *(Column(heading, name, True, "{:.4f}".format) for heading, name in losses.items()),
+        Column("what became of it", "reason", False, str),
+        Column("time", "seconds", True, duration),
+        Column("memory", "peak_bytes", True, _size),
     ]
 
 
-def _value(value: Any, is_text: bool) -> Cell:
-    return Cell(shown(value), shown(value) if is_text else float(value))
+def _is_number(column: pd.Series[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in column)
 
 
-def _number(value: float, text: str) -> Cell:
-    return Cell(text, float(value))
+def _row(trial: pd.Series[Any], columns: Sequence[Column]) -> list[Cell]:
+    return [_cell(trial[column.name], column) for column in columns]
+
+
+def _cell(value: Any, column: Column) -> Cell:
+    if column.numeric and pd.isna(value):
+        return Cell(column.missing)
+    text = column.text(value)
+    return Cell(text, float(value) if column.numeric else text)
 
 
 def _size(count: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sweep.analysis.axes import title
+from sweep.analysis.axes import sentence, title
 from sweep.analysis.effects import Effects
 from sweep.reporting.live import parameters_of
 from sweep.search.stored import StoredStudy
@@ -28,7 +28,7 @@ def verdict_of(study: StoredStudy) -> Verdict:
     if confirmation is None:
         return Verdict("open", f"{leads}, not confirmed yet.", _progress(study))
     difference, rows = confirmation.difference, confirmation.best.examples
-    message = f"{confirmation.verdict.message[0].upper()}{confirmation.verdict.message[1:]}."
+    message = f"{sentence(confirmation.verdict.message)}."
     if difference is None or confirmation.trial == "0":
         return Verdict("plain", message, f"{leads}.")
     assert confirmation.defaults is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,6 +28,11 @@ class Asked:
     scheduler: str
     config: str
     git_commit: str | None
+
+    @property
+    def command(self) -> str:
+        """What was typed."""
+        return shlex.join(["python", "-m", "sweep", *self.overrides])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,11 @@ class Space:
             raise SpaceError("space: nothing is searched. Name a space (space=lora) or add a key to it.")
         return cls(_in_order([Parameter.from_mapping(str(name), form) for name, form in node.items()]))
 
+    @property
+    def names(self) -> list[str]:
+        """The searched fields of the recipe."""
+        return [parameter.name for parameter in self.parameters]
+
     def to_mapping(self) -> dict[str, dict[str, object]]:
         """The spelled-out form: equal for equal spaces, whatever grammar they were written in."""
         return {parameter.name: parameter.to_mapping() for parameter in self.parameters}

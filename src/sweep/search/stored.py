@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TypeVar
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
@@ -14,6 +15,8 @@ from sweep.search.entries import JOB, NOTE, OUTLINE, SECONDS, standing_of
 from sweep.search.notes import Handed, Notes, read_notes
 from sweep.search.space import Space
 from sweep.types import Standing, winner_of
+
+Found = TypeVar("Found", Confirmation, Handed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class StoredStudy:
     @property
     def names(self) -> list[str]:
         """The searched fields of the recipe."""
-        return [parameter.name for parameter in self.space.parameters]
+        return self.space.names
 
     @property
     def over(self) -> bool:
@@ -51,19 +54,20 @@ class StoredStudy:
     @property
     def confirmation(self) -> Confirmation | None:
         """The best trial's; an earlier winner's counts no more."""
-        found = self.notes.confirmation
-        return found if found and self.best and found.trial == self.best.trial.id else None
+        return self._of_best(self.notes.confirmation)
 
     @property
     def handed(self) -> Handed | None:
         """What was handed over of the best trial; an earlier winner's counts no more."""
-        found = self.notes.handed
-        return found if found and self.best and found.trial == self.best.trial.id else None
+        return self._of_best(self.notes.handed)
 
     @property
     def best(self) -> Standing | None:
         """The complete trial with the lowest final loss."""
         return winner_of(self.standings)
+
+    def _of_best(self, found: Found | None) -> Found | None:
+        return found if found and self.best and found.trial == self.best.trial.id else None
 
 
 def read_study(storage: BaseStorage, name: str) -> StoredStudy:

@@ -26,7 +26,7 @@ def score_base(study: Study, backend: Backend) -> Report:
 def expectation(study: Study, base: Report) -> str:
     """What is to be searched, and how long that takes on a machine that scored the base model so fast."""
     begun, trials = len(study.standings), study.plan.trials
-    over = ", ".join(parameter.name for parameter in study.plan.space.parameters)
+    over = ", ".join(study.plan.space.names)
     waits = any(standing.state == "paused" for standing in study.standings)
     if begun >= trials and not waits:
         return f"all {begun} trials over {over} were done before"
