@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,27 +17,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from sweep.data.encode import Encoded
 from sweep.engines.evaluate import collate
+from sweep.engines.outcome import Outcome, diverged
+from sweep.engines.schedule import schedule_of, steps
 from sweep.engines.stream import Stream
-from sweep.types import Job, Progress, ReportState, Source
-
-_SCHEDULES = {
-    "constant": "constant_with_warmup",
-    "linear": "linear",
-    "cosine": "cosine",
-    "wsd": "warmup_stable_decay",
-}
-# Twice the loss of a uniform guess: a random model sits at it, training never passes it and returns.
-_DIVERGED_AT_UNIFORM_LOSSES = 2.0
-_DECAY_SHARE = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How the training of a job ended, before it is scored."""
-
-    state: ReportState
-    examples_seen: int
-    error: str | None = None
+from sweep.types import Job, Progress, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +127,7 @@ class _Relay(TrainerCallback):
     ) -> None:
         self._job, self._source, self._rows = segment.job, segment.source, segment.rows
         self._stream, self._emit = stream, emit
-        self._limit = _DIVERGED_AT_UNIFORM_LOSSES * math.log(vocabulary)
+        self._vocabulary = vocabulary
         self._batch = segment.job.trial.recipe.batch_size
         self.outcome = Outcome(state="reached", examples_seen=segment.job.stop)
 
@@ -173,46 +155,38 @@ class _Relay(TrainerCallback):
             return
         seen = state.global_step * self._batch
         batch = [self._rows[self._stream[position]] for position in range(seen - self._batch, seen)]
-        loss, norm = float(logs["loss"]), float(logs["grad_norm"])
-        self._emit(
-            Progress(
-                job=self._job.id,
-                trial=self._job.trial.id,
-                examples_seen=seen,
-                train_loss=loss,
-                gradient_norm=norm,
-                learning_rate=float(logs["learning_rate"]),
-                tokens=sum(len(row.input_ids) for row in batch),
-            )
+        step = Progress(
+            job=self._job.id,
+            trial=self._job.trial.id,
+            examples_seen=seen,
+            train_loss=float(logs["loss"]),
+            gradient_norm=float(logs["grad_norm"]),
+            learning_rate=float(logs["learning_rate"]),
+            tokens=sum(len(row.input_ids) for row in batch),
         )
-        if not (math.isfinite(loss) and math.isfinite(norm) and loss < self._limit):
-            reason = (
-                f"training loss {loss:.4g}, gradient norm {norm:.4g} after {seen} examples: the loss must "
-                f"stay below {self._limit:.3g}, twice that of a uniform guess. Lower the learning rate."
-            )
-            self.outcome = Outcome(state="diverged", examples_seen=seen, error=reason)
+        self._emit(step)
+        if outcome := diverged(step, self._vocabulary):
+            self.outcome = outcome
             control.should_save = False
             control.should_training_stop = True
 
 
 def _arguments(segment: Segment, *, bf16: bool) -> TrainingArguments:
     job, recipe = segment.job, segment.job.trial.recipe
-    total = steps(job, job.horizon)
+    schedule = schedule_of(job)
     # The largest divisor of the batch that fits, so that accumulation gives the recipe's batch exactly.
     rows = next(n for n in range(segment.micro_batch, 0, -1) if recipe.batch_size % n == 0)
-    warmup = round(recipe.warmup_fraction * total)
-    decay = {"num_decay_steps": round(_DECAY_SHARE * total)} if recipe.schedule == "wsd" else {}
     arguments = TrainingArguments(
         output_dir=str(segment.work),
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=recipe.batch_size // rows,
-        max_steps=total,
+        max_steps=schedule.steps,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_gradient_norm,
-        lr_scheduler_type=_SCHEDULES[recipe.schedule],
-        lr_scheduler_kwargs=decay,
-        warmup_steps=warmup,
+        lr_scheduler_type=schedule.name,
+        lr_scheduler_kwargs=schedule.specific,
+        warmup_steps=schedule.warmup_steps,
         seed=job.trial.seed,
         ignore_data_skip=True,
         logging_steps=1,
@@ -230,8 +204,3 @@ def _arguments(segment: Segment, *, bf16: bool) -> TrainingArguments:
     arguments._n_gpu = min(arguments._n_gpu, 1)
     assert arguments.train_batch_size * arguments.gradient_accumulation_steps == recipe.batch_size
     return arguments
-
-
-def steps(job: Job, examples: int) -> int:
-    """Optimiser steps after which at least `examples` were seen."""
-    return math.ceil(examples / job.trial.recipe.batch_size)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import gc
-import math
 import os
-import resource
 import shutil
 import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -19,13 +14,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging as transformers_logging
 
-from sweep.data.encode import Encoded
 from sweep.engines import checkpoint
-from sweep.engines.evaluate import bits_per_byte, loss_batches, per_token
+from sweep.engines.evaluate import loss_batches
 from sweep.engines.inputs import EncodedRows, Inputs
-from sweep.engines.model import peft_on_transformers
-from sweep.engines.segment import Outcome, Segment
-from sweep.errors import ConfigError, DataError, ModelError, SweepError
+from sweep.engines.lora import initial_A, targeted
+from sweep.engines.model import Base, peft_on_transformers
+from sweep.engines.outcome import Account, Outcome, failed, free_memory, is_out_of_memory, report_of
+from sweep.engines.segment import Segment
 from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, RowLoss, Source, Wait
 
 _EVALUATION_TOKENS = 2048
@@ -55,21 +50,25 @@ class Solo:
             if isinstance(job, Wait):
                 time.sleep(0.05)
                 continue
-            yield from self._boundary(job, source)
+            yield from self.one(job, source)
 
     def close(self) -> None:
         self._model = None
-        _free_memory()
+        free_memory()
+
+    def adopt(self, base: Base, rows: EncodedRows) -> None:
+        """Use a base model that is loaded already, and its rows."""
+        self._model, self._pad_token = base.model, cast(int, base.tokenizer.pad_token_id)
+        self._rows = rows
 
     def _load(self) -> None:
         if self._model is not None:
             return
         transformers_logging.set_verbosity_error()
         base = self._inputs.model.load()
-        self._model, self._pad_token = base.model, cast(int, base.tokenizer.pad_token_id)
-        self._rows = EncodedRows(self._inputs, base.tokenizer)
+        self.adopt(base, EncodedRows(self._inputs, base.tokenizer))
 
-    def _boundary(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+    def one(self, job: Job, source: Source) -> Iterator[Progress | Report]:
         """The worker's boundary: whatever a job raises becomes its failed report.
 
         Not so what every other job would raise as well: data or a model to mend, a full disk.
@@ -79,17 +78,10 @@ class Solo:
             torch.cuda.reset_peak_memory_stats()
         try:
             yield from self._attempt(job, source, begun)
-        except (DataError, ModelError):
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise
-            reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-            if isinstance(error, SweepError):
-                reason = str(error)
-            yield _report(job, Outcome(state="failed", examples_seen=job.start, error=reason), begun)
+        except Exception as error:  # noqa: BLE001 - reported, or raised again
+            yield report_of(job, failed(job, error), _since(begun))
         finally:
-            _free_memory()
+            free_memory()
 
     def _attempt(self, job: Job, source: Source, begun: float) -> Iterator[Progress | Report]:
         micro_batch = min(self._micro_batch, job.trial.recipe.batch_size)
@@ -97,18 +89,17 @@ class Solo:
             try:
                 yield from self._job(job, source, begun, micro_batch)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if micro_batch == 1:
                     reason = f"one row of up to {self._inputs.max_tokens} tokens does not fit: {error}"
-                    yield _report(
-                        job, Outcome(state="infeasible", examples_seen=job.start, error=reason), begun
-                    )
+                    outcome = Outcome(state="infeasible", examples_seen=job.start, error=reason)
+                    yield report_of(job, outcome, _since(begun))
                     return
                 micro_batch = max(1, micro_batch // 2)
             else:
                 return
-            _free_memory()
+            free_memory()
 
     def _job(self, job: Job, source: Source, begun: float, micro_batch: int) -> Iterator[Progress | Report]:
         wrapped = self._wrap(job)
@@ -140,7 +131,14 @@ class Solo:
                     if job.id in source.cancelled():
                         outcome = Outcome(state="stopped", examples_seen=job.stop, error="cancelled")
                         break
-            yield _report(job, outcome, begun, steps=steps, checkpoint=saved, losses=losses, rows=rows)
+            yield report_of(
+                job,
+                outcome,
+                _since(begun, steps),
+                checkpoint=saved,
+                losses=[losses[i] for i in range(len(rows))] if outcome.state == "reached" else (),
+                rows=rows,
+            )
         finally:
             shutil.rmtree(work, ignore_errors=True)
             if isinstance(wrapped, PeftModel):
@@ -155,9 +153,11 @@ class Solo:
         with peft_on_transformers():
             if job.start == job.stop:
                 return PeftModel.from_pretrained(self._model, str(job.checkpoint))
-            _check_modules(job.trial.recipe, self._model)
+            layers = targeted(self._model, job.trial.recipe)
             set_seed(job.trial.seed)
-            return cast(PeftModel, get_peft_model(self._model, _lora_config(job.trial.recipe)))
+            wrapped = cast(PeftModel, get_peft_model(self._model, _lora_config(job.trial.recipe)))
+            _begin(wrapped, layers, job.trial.seed)
+            return wrapped
 
     def _segment(self, job: Job, source: Source, work: Path, micro_batch: int) -> Segment:
         return Segment(
@@ -182,18 +182,11 @@ class Solo:
         return str(target)
 
 
-def _check_modules(recipe: Recipe, model: PreTrainedModel) -> None:
-    """Nothing, or ConfigError: the recipe names a layer that the model doesn't have."""
-    if isinstance(recipe.target_modules, str):
-        return
-    linear = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
-    for wanted in recipe.target_modules:
-        if not any(name == wanted or name.endswith(f".{wanted}") for name in linear):
-            offered = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in linear))
-            raise ConfigError(
-                f"recipe.target_modules: {wanted!r} is no linear layer of the model; each name must be one. "
-                f"Write all-linear, or choose from {offered}."
-            )
+def _begin(wrapped: PeftModel, layers: Iterable[str], seed: int) -> None:
+    """Start from the weights that every engine starts from."""
+    for name in layers:
+        (A,) = wrapped.get_submodule(f"base_model.model.{name}").lora_A.parameters()  # type: ignore[union-attr]
+        A.data.copy_(initial_A(seed, name, *A.shape))
 
 
 def _lora_config(recipe: Recipe) -> LoraConfig:
@@ -208,52 +201,5 @@ def _lora_config(recipe: Recipe) -> LoraConfig:
     )
 
 
-def _report(
-    job: Job,
-    outcome: Outcome,
-    begun: float,
-    *,
-    steps: Sequence[Progress] = (),
-    checkpoint: str | None = None,
-    losses: Mapping[int, RowLoss] | None = None,
-    rows: Sequence[Encoded] = (),
-) -> Report:
-    state, error = outcome.state, outcome.error
-    scored = tuple(losses[i] for i in range(len(rows))) if losses and state == "reached" else ()
-    loss = per_token(scored) if scored else None
-    if loss is not None and not math.isfinite(loss):
-        state, error, loss = "diverged", f"validation loss is {loss}. Lower the learning rate.", None
-    return Report(
-        job=job.id,
-        trial=job.trial.id,
-        attempt=job.attempt,
-        examples_seen=outcome.examples_seen,
-        state=state,
-        validation_loss=loss,
-        bits_per_byte=bits_per_byte(scored, rows) if loss is not None else None,
-        train_loss=sum(step.train_loss for step in steps) / len(steps) if steps else None,
-        rows=scored,
-        checkpoint=checkpoint,
-        seconds=time.monotonic() - begun,
-        tokens=sum(step.tokens for step in steps),
-        peak_bytes=_peak_bytes(),
-        ended_ms=time.time_ns() // 1_000_000,
-        error=error,
-    )
-
-
-def _peak_bytes() -> int:
-    """Of the job's device memory where there is a GPU, else of this process's resident memory so far."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _since(begun: float, steps: Sequence[Progress] = ()) -> Account:
+    return Account(seconds=time.monotonic() - begun, steps=steps)

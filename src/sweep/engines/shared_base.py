@@ -1,0 +1,200 @@
+"""One frozen base model under many adapters: losses and gradients of rows of many trials in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from sweep.data.encode import Encoded
+from sweep.engines import attention
+from sweep.engines.layout import Layout, lay_out, length
+from sweep.engines.lora import Adapter, Dropout, Lane, Lanes, Shape, targeted
+from sweep.types import Recipe
+
+# A packed row's logits may differ from those it has alone by this share of their spread.
+_ALIKE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+class Part(NamedTuple):
+    """Rows under one adapter, None for the base model itself. dropout: None where nothing is dropped."""
+
+    adapter: Adapter | None
+    rows: Sequence[Encoded]
+    dropout: Dropout | None = None
+
+    @property
+    def tokens(self) -> int:
+        """That the rows take on the line."""
+        return sum(length(row) for row in self.rows)
+
+
+class Pass(NamedTuple):
+    """What a pass found. nats: of each row, part after part. padding: share of attention's cells."""
+
+    nats: list[list[float]]
+    padding: float
+
+
+def cut(parts: Sequence[Part], tokens: int) -> Iterator[list[tuple[int, list[int]]]]:
+    """The rows of all parts in passes of about equally long rows: part numbers, each with row numbers.
+
+    No pass has more than `tokens` tokens unless a single row does.
+    """
+    rows = [(part, row) for part, given in enumerate(parts) for row in range(len(given.rows))]
+    rows.sort(key=lambda place: length(parts[place[0]].rows[place[1]]))
+    members: dict[int, list[int]] = {}
+    taken = 0
+    for part, row in rows:
+        count = length(parts[part].rows[row])
+        if members and taken + count > tokens:
+            yield sorted(members.items())
+            members, taken = {}, 0
+        members.setdefault(part, []).append(row)
+        taken += count
+    if members:
+        yield sorted(members.items())
+
+
+class SharedBase:
+    """A base model that computes each part of a packed line under that part's adapter.
+
+    The model's weights are never copied or changed. While a pass runs, its linear layers carry
+    hooks and its attention stays within rows; before and after, it is the model that it was.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.device = model.device
+        self.dtype = torch.promote_types(model.dtype, torch.float32)
+        self.vocabulary = int(model.config.vocab_size)
+        self._attention = model.config._attn_implementation
+        head = model.get_output_embeddings()
+        linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+        self._lanes = Lanes({name: part for name, part in linear.items() if part is not head})
+
+    def new_adapter(self, recipe: Recipe) -> Adapter:
+        """All zero, for the layers that the recipe names. Raises ConfigError for a layer that isn't there."""
+        layers = targeted(self.model, recipe)
+        shapes = {name: Shape(layer.in_features, layer.out_features) for name, layer in layers.items()}
+        return Adapter(recipe, shapes, dtype=self.dtype, device=self.device)
+
+    def refusal(self, recipe: Recipe) -> str | None:
+        """Why a trial with this recipe can't be packed, None if it can."""
+        head = self.model.get_output_embeddings()
+        if any(layer is head for layer in targeted(self.model, recipe).values()):
+            return (
+                "its recipe adapts the output layer, which the packed engine computes for all trials at once"
+            )
+        return None
+
+    def learn(self, parts: Sequence[Part], weights: Sequence[float]) -> Pass:
+        """The loss of each row, and gradients added to each adapter: of the sum of weight times loss.
+
+        weights: what a response token of each part counts.
+        """
+        layout = self._lay_out(parts)
+        counts = torch.tensor([len(part.rows) for part in parts], device=self.device)
+        per_row = torch.tensor(weights, dtype=self.dtype, device=self.device).repeat_interleave(counts)
+        with self._packed(parts), torch.enable_grad():
+            nats = _Nats.apply(self._logits(layout), layout.targets, per_row[layout.owners])  # type: ignore[no-untyped-call]
+            nats.backward(torch.ones_like(nats))
+        return _found(nats.detach(), layout, parts)
+
+    @torch.no_grad()
+    def score(self, parts: Sequence[Part]) -> Pass:
+        """The loss of each row."""
+        layout = self._lay_out(parts)
+        with self._packed(parts):
+            logits = self._logits(layout)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return _found(functional.cross_entropy(wide, layout.targets, reduction="none"), layout, parts)
+
+    def close(self) -> None:
+        """Leave the model as it was found."""
+        self._lanes.remove()
+
+    def problem(self, rows: Sequence[Encoded]) -> str | None:
+        """Why rows of this model can't be packed, None if they can: tried on these rows, at least two."""
+        if not self._lanes.layers:
+            return "it has no torch.nn.Linear layers"
+        try:
+            packed = self.score([Part(None, rows)]).nats[0]
+            alone = [self.score([Part(None, [row])]).nats[0][0] for row in rows]
+            plain = [self._plain(row) for row in rows]
+        except (NotImplementedError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            return f"its forward pass doesn't take packed rows ({type(error).__name__}: {error})"
+        limit = _ALIKE[self.model.dtype]
+        for row, first, second, third in zip(rows, packed, alone, plain, strict=True):
+            learned = len(row.input_ids) - row.response_start
+            if max(abs(first - third), abs(second - third)) > limit * learned:
+                return (
+                    f"a row's loss is {first / learned:.5g} beside others and {third / learned:.5g} by itself"
+                )
+        return None
+
+    # How a pass runs
+
+    def _lay_out(self, parts: Sequence[Part]) -> Layout:
+        return lay_out([row for part in parts for row in part.rows], self.device)
+
+    def _packed(self, parts: Sequence[Part]) -> Any:
+        lanes, start = [], 0
+        for part in parts:
+            if part.adapter is not None:
+                lanes.append(Lane(start, start + part.tokens, part.adapter, part.dropout))
+            start += part.tokens
+        return self._lanes.on(lanes)
+
+    def _logits(self, layout: Layout) -> torch.Tensor:
+        """At the labelled positions, N x vocabulary."""
+        with attention.packed_in(self.model):
+            logits: torch.Tensor = self.model(
+                input_ids=layout.input_ids,
+                position_ids=layout.positions,
+                use_cache=False,
+                logits_to_keep=layout.predicts,
+                layout=layout,
+            ).logits
+        return logits[0]
+
+    @torch.no_grad()
+    def _plain(self, row: Encoded) -> float:
+        """A row's nats by the model's own attention."""
+        ids = torch.as_tensor(row.input_ids, device=self.device)[None]
+        logits = self.model(input_ids=ids, use_cache=False).logits[0, row.response_start - 1 : -1]
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return float(functional.cross_entropy(wide, ids[0, row.response_start :], reduction="sum"))
+
+
+class _Nats(torch.autograd.Function):
+    """Negative log-likelihood of each target; its gradient is weighted, one weight per token."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        wide = logits.to(weights.dtype)
+        total = torch.logsumexp(wide, dim=1)
+        ctx.save_for_backward(logits, total, targets, weights)
+        return total - wide.gather(1, targets[:, None])[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        logits, total, targets, weights = ctx.saved_tensors
+        share = (logits.to(total.dtype) - total[:, None]).exp_()
+        share[torch.arange(len(targets), device=targets.device), targets] -= 1.0
+        share.mul_((gradient * weights)[:, None])
+        return share.to(logits.dtype), None, None
+
+
+def _found(nats: torch.Tensor, layout: Layout, parts: Sequence[Part]) -> Pass:
+    rows = torch.zeros(len(layout.starts) - 1, dtype=torch.float64, device=nats.device)
+    by_row = rows.index_add_(0, layout.owners, nats.double()).tolist()
+    found, start = [], 0
+    for part in parts:
+        found.append(by_row[start : start + len(part.rows)])
+        start += len(part.rows)
+    return Pass(found, layout.padding)
