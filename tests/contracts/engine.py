@@ -54,7 +54,7 @@ def reports(engine: Engine, *jobs: Job) -> list[Report]:
 
 
 class EngineContract:
-    """Give `make_engine`. beside_others: by how much, relatively, a loss may change with the trials beside it."""
+    """Give `make_engine`. beside_others: how much, relatively, trials beside one may change its loss."""
 
     beside_others = 0.0
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 
+from sweep.data.encode import encode
+from sweep.engines.evaluate import row_losses
 from sweep.engines.inputs import Inputs
-from sweep.engines.model import Base, RandomLlama
+from sweep.engines.lora import Dropout, targeted
+from sweep.engines.model import Base, RandomLlama, describe, load_with_adapter, peft_on_transformers
 from sweep.engines.packed import Packed
+from sweep.engines.shared_base import SharedBase
 from sweep.engines.solo import Solo
 from sweep.search.loop import Jobs
-from sweep.types import Engine, Job, Progress, Recipe
+from sweep.types import Capacity, Done, Engine, Job, Progress, Recipe, Report, Wait
 from tests.contracts.engine import RECIPE, EngineContract, job, reports
 
 from .conftest import TINY
@@ -81,9 +90,9 @@ def jobs_of(recipes: list[Recipe], prefix: str, steps: int) -> list[Job]:
 
 
 def test_sixteen_mixed_trials_in_fp64_end_as_each_alone_on_the_reference(inputs: Inputs) -> None:
-    double = replace(inputs, model=Double(**vars(TINY)))
+    double = replace(inputs, model=Double(**vars(TINY)), max_tokens=24)
     solo, packed = Solo(inputs=double, micro_batch=32), Packed(inputs=double, slots=16, tokens=4096)
-    steps = 104
+    steps = 100
     alone = reports(solo, *jobs_of(mixed(), "alone", steps))
     together = reports(packed, *jobs_of(mixed(), "packed", steps))
     for reference, found in zip(alone, together, strict=True):
@@ -94,6 +103,8 @@ def test_sixteen_mixed_trials_in_fp64_end_as_each_alone_on_the_reference(inputs:
 
 
 def test_in_fp32_the_first_gradients_agree(inputs: Inputs) -> None:
+    inputs = replace(inputs, max_tokens=24)
+
     def first_steps(engine: Engine, prefix: str) -> dict[str, Progress]:
         events = engine.run(Jobs(jobs_of(mixed(), prefix, 1)))
         return {e.trial.removeprefix(prefix): e for e in events if isinstance(e, Progress)}
@@ -104,3 +115,174 @@ def test_in_fp32_the_first_gradients_agree(inputs: Inputs) -> None:
     for name, reference in alone.items():
         assert packed[name].train_loss == pytest.approx(reference.train_loss, rel=1e-5)
         assert packed[name].gradient_norm == pytest.approx(reference.gradient_norm, rel=1e-5)
+
+
+def adapter_of(report: Report) -> dict[str, torch.Tensor]:
+    return load_file(Path(report.checkpoint or "") / "adapter_model.safetensors")
+
+
+def test_dropout_drops_the_same_whoever_trains_beside_it(inputs: Inputs) -> None:
+    dropping = replace(RECIPE, lora_dropout=0.4)
+    others = [job(0, 24, trial=f"o{i}", recipe=replace(RECIPE, lora_rank=4 + i)) for i in range(3)]
+    (alone,) = reports(Packed(inputs=inputs, slots=1, tokens=512), job(0, 24, trial="a", recipe=dropping))
+    *_, beside = reports(
+        Packed(inputs=inputs, slots=4, tokens=96), *others, job(0, 24, trial="b", recipe=dropping)
+    )
+    (still,) = reports(Packed(inputs=inputs, slots=1, tokens=512), job(0, 24, trial="c", recipe=STILL))
+    for name, tensor in adapter_of(alone).items():
+        torch.testing.assert_close(adapter_of(beside)[name], tensor, rtol=1e-3, atol=1e-5)
+    assert abs((still.train_loss or 0) - (alone.train_loss or 0)) > 1e-6
+
+
+def test_a_dropped_share_is_what_the_recipe_says() -> None:
+    draws = [torch.Generator().manual_seed(i) for i in range(2)]
+    mask = Dropout(0.25, [300, 100], draws).mask(64, torch.zeros(()))
+    assert mask.shape == (400, 64)
+    assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    assert (mask == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+
+
+class Counting(Jobs):
+    """Remembers at which report each job was handed out."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        super().__init__(jobs)
+        self.reported = 0
+        self.handed_out: list[int] = []
+
+    def next(self, capacity: Capacity) -> Job | Wait | Done:
+        answer = super().next(capacity)
+        if isinstance(answer, Job):
+            self.handed_out.append(self.reported)
+        return answer
+
+
+def test_a_slot_is_refilled_before_anyone_takes_another_step(inputs: Inputs) -> None:
+    jobs = [job(0, 8 if i % 3 else 48, trial=str(i), recipe=STILL) for i in range(9)]
+    source = Counting(jobs)
+    working = 0
+    for event in Packed(inputs=inputs, slots=3, tokens=4096).run(source):
+        if isinstance(event, Progress):
+            # Whoever steps does so beside a full house, as long as there are jobs.
+            working = len(source.handed_out) - source.reported
+            assert working == 3 or len(source.handed_out) == len(jobs)
+        else:
+            source.reported += 1
+    assert source.reported == len(jobs)
+
+
+def test_what_is_not_finite_stays_with_its_trial(inputs: Inputs) -> None:
+    """A neighbour whose numbers overflow in its first forward pass, not only in its step."""
+    wild = replace(STILL, learning_rate=1e30, warmup_fraction=0.0, max_gradient_norm=1e30)
+    calm = job(0, 48, trial="calm", recipe=STILL)
+    (alone,) = reports(Packed(inputs=inputs, slots=1, tokens=4096), calm)
+    poisoned, beside = reports(
+        Packed(inputs=inputs, slots=2, tokens=4096), job(0, 48, trial="wild", recipe=wild), calm
+    )
+    assert poisoned.state == "diverged"
+    assert beside.validation_loss == pytest.approx(alone.validation_loss, rel=1e-6)
+
+
+class Cramped(Packed):
+    """Has room for `fits` tokens in a pass, by the error that torch raises."""
+
+    fits = 200
+
+    def _load(self) -> None:
+        super()._load()
+        assert self._base is not None
+        learn = self._base.learn
+
+        def within_bounds(parts: Any, weights: Any) -> Any:
+            tokens = sum(part.tokens for part in parts)
+            if tokens > self.fits:
+                # Half of the gradients are there already when memory runs out.
+                learn(parts[:1], weights[:1])
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return learn(parts, weights)
+
+        self._base.learn = within_bounds  # type: ignore[method-assign]
+
+
+def test_out_of_memory_shrinks_passes_and_never_a_batch(inputs: Inputs) -> None:
+    jobs = [job(0, 24, trial=f"t{i}", recipe=replace(STILL, lora_rank=4 + i)) for i in range(2)]
+    roomy = reports(Packed(inputs=inputs, slots=2, tokens=4096), *jobs)
+    cramped = reports(Cramped(inputs=inputs, slots=2, tokens=4096), *jobs)
+    for expected, found in zip(roomy, cramped, strict=True):
+        assert (found.state, found.examples_seen) == ("reached", 24)
+        assert found.validation_loss == pytest.approx(expected.validation_loss, rel=1e-5)
+
+
+def test_then_it_takes_trials_off_their_slots(inputs: Inputs) -> None:
+    class VeryCramped(Cramped):
+        fits = 80
+
+    first, youngest = reports(
+        VeryCramped(inputs=inputs, slots=2, tokens=4096),
+        job(0, 16, trial="first", recipe=STILL),
+        job(0, 16, trial="youngest", recipe=STILL),
+    )
+    assert first.state == "reached"
+    assert youngest.state == "stopped"
+    assert "out of memory" in str(youngest.error)
+
+
+def test_what_does_not_fit_alone_is_infeasible_with_the_bytes(inputs: Inputs) -> None:
+    class Full(Cramped):
+        fits = 0
+
+    (report,) = reports(Full(inputs=inputs, slots=2, tokens=4096), job(0, 16))
+    assert report.state == "infeasible"
+    assert "bytes beside the model" in str(report.error)
+    assert "are available" in str(report.error)
+
+
+def test_the_adapter_on_disk_gives_peft_the_same_losses(inputs: Inputs) -> None:
+    recipe = replace(STILL, lora_rank=5, target_modules=("q_proj", "down_proj"), rslora=True)
+    (report,) = reports(Packed(inputs=inputs, slots=2, tokens=512), job(0, 48, recipe=recipe))
+    base = TINY.load()
+    model = load_with_adapter(describe(TINY), Path(report.checkpoint or "")).model
+    assert isinstance(model, PeftModel)
+    assert sum("lora_A" in name for name, _ in model.named_parameters()) == 4
+    rows = encode(inputs.data.examples["validation"], base.tokenizer, max_tokens=inputs.max_tokens)[:16]
+    losses = row_losses(model, rows, pad_token=base.tokenizer.pad_token_id)  # type: ignore[arg-type]
+    assert [loss.nats for loss in losses] == pytest.approx([loss.nats for loss in report.rows], rel=1e-5)
+    config = json.loads((Path(report.checkpoint or "") / "adapter_config.json").read_text())
+    assert config["r"] == 5
+
+
+def test_layers_are_chosen_as_peft_chooses_them(inputs: Inputs) -> None:
+    for modules in TARGETS:
+        model = TINY.load().model
+        chosen = set(targeted(model, replace(STILL, target_modules=modules)))
+        with peft_on_transformers():
+            wanted = modules if isinstance(modules, str) else list(modules)
+            wrapped = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=wanted))
+        theirs = {
+            name.split(".lora_A")[0].removeprefix("base_model.model.")
+            for name, _ in wrapped.named_parameters()
+            if "lora_A" in name
+        }
+        assert chosen == theirs
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+def test_a_recipe_that_adapts_the_output_layer_goes_to_solo(
+    inputs: Inputs, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = replace(STILL, target_modules=("lm_head", "q_proj"))
+    engine = Packed(inputs=inputs, slots=2, tokens=512)
+    odd, even = reports(engine, job(0, 16, trial="head", recipe=head), job(0, 16, trial="even", recipe=STILL))
+    (reference,) = reports(Solo(inputs=inputs, micro_batch=5), job(0, 16, trial="ref", recipe=head))
+    assert odd.validation_loss == pytest.approx(reference.validation_loss, rel=1e-5)
+    assert even.state == "reached"
+    assert "Trial head runs on the solo engine: its recipe adapts the output layer" in caplog.text
+
+
+def test_closing_leaves_the_model_as_it_was(inputs: Inputs) -> None:
+    model = TINY.load().model
+    before = model.config._attn_implementation
+    base = SharedBase(model)
+    base.close()
+    assert model.config._attn_implementation == before
+    assert not any(part._forward_hooks for part in model.modules())

@@ -37,16 +37,19 @@ class Adapter:
 
     All A lie in one tensor and all B in another, so that an optimiser sees two parameters. Their
     `grad` is always there and is added to. At its exact rank: nothing is padded.
-    Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; rsLoRA's scale: arXiv:2312.03732.
+    Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
     """
 
     def __init__(
-        self, recipe: Recipe, shapes: Mapping[str, Shape], *, dtype: torch.dtype, device: torch.device
+        self,
+        shapes: Mapping[str, Shape],
+        *,
+        rank: int,
+        scale: float,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
-        rank = recipe.lora_rank
-        self.rank = rank
-        self.scale = recipe.lora_alpha / (math.sqrt(rank) if recipe.rslora else rank)
-        self.shapes = dict(shapes)
+        self.rank, self.scale, self.shapes = rank, scale, dict(shapes)
         inputs = rank * sum(shape.inputs for shape in shapes.values())
         outputs = rank * sum(shape.outputs for shape in shapes.values())
         self.A, self.B = (
@@ -79,6 +82,11 @@ class Adapter:
                 ),
             )
             a, b = a_end, b_end
+
+
+def scale_of(recipe: Recipe) -> float:
+    """Of a recipe's update. rsLoRA divides by the rank's square root: arXiv:2312.03732."""
+    return recipe.lora_alpha / (math.sqrt(recipe.lora_rank) if recipe.rslora else recipe.lora_rank)
 
 
 def initial_A(seed: int, name: str, rank: int, inputs: int) -> torch.Tensor:
@@ -154,13 +162,13 @@ class Lanes:
     """
 
     layers: Mapping[str, nn.Linear]
+    device: torch.device
     _active: tuple[Lane, ...] = ()
     _handles: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        device = next(iter(self.layers.values())).weight.device
         # Without an input that wants a gradient, autograd would leave out the first layers' updates.
-        self._anchor = torch.zeros((), requires_grad=True, device=device)
+        self._anchor = torch.zeros((), requires_grad=True, device=self.device)
         for name, layer in self.layers.items():
             self._handles.append(layer.register_forward_hook(self._hook(name)))
 
@@ -192,8 +200,8 @@ class Lanes:
 class _Add(torch.autograd.Function):
     """A layer's output plus each lane's update; gradients of A and B are added to the adapters' own.
 
-    output: 1 x T x outputs, changed in place. x: 1 x T x inputs. The products of one lane touch no
-    other lane's tokens: what is not finite stays where it arose.
+    output: T x outputs, changed in place; x: T x inputs; both under any leading dimensions. The
+    products of one lane touch no other lane's tokens: what is not finite stays where it arose.
     """
 
     @staticmethod
@@ -205,7 +213,7 @@ class _Add(torch.autograd.Function):
         name: str,
         lanes: tuple[Lane, ...],
     ) -> torch.Tensor:
-        y_TO, x_TI = output[0], x[0]
+        y_TO, x_TI = output.view(-1, output.shape[-1]), x.reshape(-1, x.shape[-1])
         ctx.lanes, ctx.name, ctx.kept = lanes, name, []
         for lane in lanes:
             update = lane.adapter.updates[name]
@@ -217,13 +225,14 @@ class _Add(torch.autograd.Function):
             y_TO[lane.start : lane.stop].addmm_(hidden, update.B.to(x.dtype), alpha=lane.adapter.scale)
             ctx.kept.append((hidden, mask))
         ctx.mark_dirty(output)
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x_TI)
+        ctx.shape = x.shape
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        x_TI, g_TO = x[0], gradient[0]
+        (x_TI,) = ctx.saved_tensors
+        g_TO = gradient.reshape(-1, gradient.shape[-1])
         down = torch.zeros_like(x_TI) if ctx.needs_input_grad[1] else None
         for lane, (hidden, mask) in zip(ctx.lanes, ctx.kept, strict=True):
             update, scale = lane.adapter.updates[ctx.name], lane.adapter.scale
@@ -231,15 +240,15 @@ class _Add(torch.autograd.Function):
             inputs = x_TI[lane.start : lane.stop]
             if mask is not None:
                 inputs = inputs * mask
-            back = (g @ update.B.to(x.dtype).T).mul_(scale)
+            back = (g @ update.B.to(x_TI.dtype).T).mul_(scale)
             _accumulate(update.B_gradient, hidden.T, g, scale)
             _accumulate(update.A_gradient, back.T, inputs, 1.0)
             if down is not None:
                 part = down[lane.start : lane.stop]
-                torch.mm(back, update.A.to(x.dtype), out=part)
+                torch.mm(back, update.A.to(x_TI.dtype), out=part)
                 if mask is not None:
                     part.mul_(mask)
-        return gradient, down[None] if down is not None else None, None, None, None
+        return gradient, down.view(ctx.shape) if down is not None else None, None, None, None
 
 
 def _accumulate(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> None:

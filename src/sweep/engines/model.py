@@ -280,9 +280,14 @@ def load_with_adapter(description: Mapping[str, object], adapter: Path) -> Base:
 
 @contextlib.contextmanager
 def peft_on_transformers() -> Iterator[None]:
-    """PEFT asks transformers by a name that this one deprecates; users can do nothing about it."""
+    """PEFT without its warnings about what users can do nothing about.
+
+    It asks transformers by a name that this one deprecates, and corrects its own default for the
+    transposed layers of GPT-2.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
         yield
 
 

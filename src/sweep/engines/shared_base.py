@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +14,11 @@ from transformers import PreTrainedModel
 from sweep.data.encode import Encoded
 from sweep.engines import attention
 from sweep.engines.layout import Layout, lay_out, length
-from sweep.engines.lora import Adapter, Dropout, Lane, Lanes, Shape, targeted
+from sweep.engines.lora import Adapter, Dropout, Lane, Lanes, Shape, scale_of, targeted
 from sweep.types import Recipe
 
-# A packed row's logits may differ from those it has alone by this share of their spread.
-_ALIKE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1}
+# A packed row's loss may differ from the one that it has alone by this share.
+_ALIKE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.03}
 
 
 class Part(NamedTuple):
@@ -72,16 +73,18 @@ class SharedBase:
         self.device = model.device
         self.dtype = torch.promote_types(model.dtype, torch.float32)
         self.vocabulary = int(model.config.vocab_size)
-        self._attention = model.config._attn_implementation
         head = model.get_output_embeddings()
         linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
-        self._lanes = Lanes({name: part for name, part in linear.items() if part is not head})
+        layers = {name: part for name, part in linear.items() if part is not head}
+        self.shapes = {name: Shape(part.in_features, part.out_features) for name, part in layers.items()}
+        self._lanes = Lanes(layers, model.device)
 
     def new_adapter(self, recipe: Recipe) -> Adapter:
         """All zero, for the layers that the recipe names. Raises ConfigError for a layer that isn't there."""
-        layers = targeted(self.model, recipe)
-        shapes = {name: Shape(layer.in_features, layer.out_features) for name, layer in layers.items()}
-        return Adapter(recipe, shapes, dtype=self.dtype, device=self.device)
+        shapes = {name: self.shapes[name] for name in targeted(self.model, recipe)}
+        return Adapter(
+            shapes, rank=recipe.lora_rank, scale=scale_of(recipe), dtype=self.dtype, device=self.device
+        )
 
     def refusal(self, recipe: Recipe) -> str | None:
         """Why a trial with this recipe can't be packed, None if it can."""
@@ -119,22 +122,30 @@ class SharedBase:
         self._lanes.remove()
 
     def problem(self, rows: Sequence[Encoded]) -> str | None:
-        """Why rows of this model can't be packed, None if they can: tried on these rows, at least two."""
+        """Why rows of this model can't be packed, None if they can: tried on two rows.
+
+        The second row must not notice when the first one changes, must have the loss that it has by
+        itself and by the model's own attention, and so must it under an adapter.
+        """
         if not self._lanes.layers:
             return "it has no torch.nn.Linear layers"
+        before, row = rows
+        other = replace(before, input_ids=before.input_ids[::-1])
+        adapter = _trial_adapter(self)
         try:
-            packed = self.score([Part(None, rows)]).nats[0]
-            alone = [self.score([Part(None, [row])]).nats[0][0] for row in rows]
-            plain = [self._plain(row) for row in rows]
+            beside = [self.score([Part(None, [first, row])]).nats[0][1] for first in (before, other)]
+            by_itself = self.score([Part(None, [row])]).nats[0][0]
+            updated = self.score([Part(None, [before]), Part(adapter, [row])]).nats[1][0]
+            updated_by_itself = self.score([Part(adapter, [row])]).nats[0][0]
+            plain = self._plain(row)
         except (NotImplementedError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-            return f"its forward pass doesn't take packed rows ({type(error).__name__}: {error})"
-        limit = _ALIKE[self.model.dtype]
-        for row, first, second, third in zip(rows, packed, alone, plain, strict=True):
-            learned = len(row.input_ids) - row.response_start
-            if max(abs(first - third), abs(second - third)) > limit * learned:
-                return (
-                    f"a row's loss is {first / learned:.5g} beside others and {third / learned:.5g} by itself"
-                )
+            return f"its forward pass takes no packed rows ({type(error).__name__}: {error})"
+        if beside[0] != beside[1]:
+            return "a row's loss depends on the row before it"
+        limit = _ALIKE[self.model.dtype] * abs(plain)
+        pairs = ((beside[0], plain), (by_itself, plain), (updated, updated_by_itself))
+        if any(abs(found - wanted) > limit for found, wanted in pairs):
+            return f"a row's loss is {beside[0]:.6g} beside another and {plain:.6g} by itself"
         return None
 
     # How a pass runs
@@ -169,6 +180,15 @@ class SharedBase:
         logits = self.model(input_ids=ids, use_cache=False).logits[0, row.response_start - 1 : -1]
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return float(functional.cross_entropy(wide, ids[0, row.response_start :], reduction="sum"))
+
+
+def _trial_adapter(base: SharedBase) -> Adapter:
+    """One that changes every layer a little."""
+    adapter = Adapter(base.shapes, rank=2, scale=1.0, dtype=base.dtype, device=base.device)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in (adapter.A, adapter.B):
+        parameter.data.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return adapter
 
 
 class _Nats(torch.autograd.Function):
