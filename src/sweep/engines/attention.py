@@ -108,11 +108,12 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         group = ctx.group
-        full = group.collect.numel() == ctx.tokens
-        line = gradient.new_empty if full else gradient.new_zeros
-        return line((ctx.tokens, *gradient.shape[1:])).index_copy_(
-            0, group.line, gradient.index_select(0, group.collect)
-        ), None
+        line = gradient.new_zeros((ctx.tokens, *gradient.shape[1:]))
+        line.index_copy_(0, group.own_line, gradient.index_select(0, group.own))
+        rectangle = gradient.unflatten(0, (group.rows, group.longest))
+        for rows, start, tokens in group.beginnings:
+            line[start : start + tokens] = rectangle[:, :tokens].index_select(0, rows).sum(dim=0)
+        return line, None
 
 
 class _Collect(torch.autograd.Function):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweep.data.encode import Encoded, encode
 from sweep.data.split import DataSet
+from sweep.engines.layout import shared_beginning
 from sweep.engines.model import ModelSource
 from sweep.types import Split, View
 
@@ -32,6 +33,7 @@ class EncodedRows:
         self._inputs = inputs
         self._tokenizer = tokenizer
         self._splits: dict[Split, tuple[Encoded, ...]] = {}
+        self._shared: dict[Split, int] = {}
 
     def view(self, view: View) -> tuple[Encoded, ...]:
         """The rows that a job's view names."""
@@ -39,3 +41,9 @@ class EncodedRows:
             examples = self._inputs.data.examples[view.split]
             self._splits[view.split] = encode(examples, self._tokenizer, max_tokens=self._inputs.max_tokens)
         return self._splits[view.split][: view.rows]
+
+    def shared(self, view: View) -> int:
+        """How many tokens of prompt all rows of the view's split begin with."""
+        if view.split not in self._shared:
+            self._shared[view.split] = shared_beginning(self.view(View(view.split)))
+        return self._shared[view.split]

@@ -1,26 +1,55 @@
-"""Rows of many trials end to end on one line of tokens, without padding."""
+"""Rows of many trials end to end on one line of tokens, without padding and without repeated beginnings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from sweep.data.encode import Encoded
 
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+
 # A row joins the attention of longer ones if it is at least this share of their length.
 _ALIKE = 0.75
+# A beginning shorter than this is not worth its bookkeeping.
+_LEAST_SHARED = 8
+
+
+class Stretch(NamedTuple):
+    """Rows under one adapter. shared: how many tokens, all of them prompt, every row begins with.
+
+    These stand on the line once, in front of the rows: under causal attention they are the same
+    for all, as long as nothing is dropped.
+    """
+
+    rows: Sequence[Encoded]
+    shared: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """That it takes on the line."""
+        return self.shared + sum(length(row) - self.shared for row in self.rows)
+
+
+class Beginning(NamedTuple):
+    """Which rows of an attention group read a shared beginning: `tokens` of the line from `start` on."""
+
+    rows: torch.Tensor
+    start: int
+    tokens: int
 
 
 class AttentionGroup(NamedTuple):
     """Rows of about the same length as a rectangle of tokens, for attention alone.
 
-    spread: positions on the line, rows x longest, flat; a row that is shorter repeats its own first
-    token at its end, where no causal query of that row looks. collect: where the line's tokens
-    stand in the rectangle. line: which tokens of the line these are.
+    spread: positions on the line, rows x longest, flat; a row that is shorter repeats a token of
+    its own at its end, where no causal query of that row looks. collect: the cells whose outcome
+    is used; line: which tokens of the line these are. own, own_line: the same for cells that read a
+    token no other cell reads. beginnings: who reads the others.
     """
 
     rows: int
@@ -28,6 +57,9 @@ class AttentionGroup(NamedTuple):
     spread: torch.Tensor
     collect: torch.Tensor
     line: torch.Tensor
+    own: torch.Tensor
+    own_line: torch.Tensor
+    beginnings: tuple[Beginning, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +68,8 @@ class Layout:
 
     The last token of a row predicts nothing and is left out. input_ids, positions: 1 x T.
     predicts: N indices into T of the tokens that predict a response token; targets: N, that token;
-    owners: N, the row it belongs to. starts: tokens at which each row begins, and T at the end.
-    padding: share of the attention's cells that only fill a rectangle.
+    owners: N, the row it belongs to. padding: share of the attention's cells that only fill a
+    rectangle.
     """
 
     input_ids: torch.Tensor
@@ -45,81 +77,132 @@ class Layout:
     predicts: torch.Tensor
     targets: torch.Tensor
     owners: torch.Tensor
-    starts: tuple[int, ...]
     groups: tuple[AttentionGroup, ...]
     padding: float
 
+
+class _Row(NamedTuple):
+    """A row's place: its tokens from `shared` on stand on the line from `start` on."""
+
+    row: Encoded
+    start: int
+    shared: int
+    shared_start: int
+    first: bool
+
     @property
-    def tokens(self) -> int:
-        """T."""
-        return self.starts[-1]
+    def reads(self) -> Integers:
+        """Where each of its tokens stands on the line."""
+        own = np.arange(self.start, self.start + length(self.row) - self.shared)
+        return np.concatenate([np.arange(self.shared_start, self.shared_start + self.shared), own])
 
 
 def length(row: Encoded) -> int:
-    """Tokens that a row takes on the line."""
+    """Tokens of a row that predict something."""
     return len(row.input_ids) - 1
 
 
-def lay_out(rows: Sequence[Encoded], device: torch.device) -> Layout:
-    """The rows on one line, in the order given."""
-    lengths = [length(row) for row in rows]
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    ids = np.concatenate([np.asarray(row.input_ids, dtype=np.int64)[:-1] for row in rows])
-    targets = np.concatenate(
-        [np.asarray(row.input_ids, dtype=np.int64)[row.response_start :] for row in rows]
-    )
-    predicts = np.concatenate(
-        [
-            start + np.arange(row.response_start - 1, count)
-            for row, start, count in zip(rows, starts, lengths, strict=False)
-        ]
-    )
-    learned = [count - row.response_start + 1 for row, count in zip(rows, lengths, strict=True)]
-    positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-    groups, cells = _attention_groups(starts, lengths, device)
+def shared_beginning(rows: Sequence[Encoded]) -> int:
+    """How many tokens all rows begin with, all of them prompt; 0 where they are too few to matter."""
+    first = np.asarray(rows[0].input_ids)
+    shared = min(row.response_start for row in rows) - 1
+    for row in rows:
+        differs = np.flatnonzero(first[:shared] != np.asarray(row.input_ids)[:shared])
+        shared = int(differs[0]) if len(differs) else shared
+    return shared if shared >= _LEAST_SHARED else 0
+
+
+def lay_out(stretches: Sequence[Stretch], device: torch.device) -> Layout:
+    """The stretches on one line, in the order given."""
+    places = list(_places(stretches))
+    ids, positions = _tokens(places)
+    groups, cells = _attention_groups(places, device)
+    used = sum(length(place.row) ** 2 for place in places)
     return Layout(
         input_ids=_tensor(ids, device)[None],
         positions=_tensor(positions, device)[None],
-        predicts=_tensor(predicts, device),
-        targets=_tensor(targets, device),
-        owners=_tensor(np.repeat(np.arange(len(rows)), learned), device),
-        starts=tuple(int(start) for start in starts),
+        predicts=_tensor(np.concatenate([_predicts(place) for place in places]), device),
+        targets=_tensor(
+            np.concatenate([_ids(place.row)[place.row.response_start :] for place in places]), device
+        ),
+        owners=_tensor(np.repeat(np.arange(len(places)), [_learned(place.row) for place in places]), device),
         groups=groups,
-        padding=1.0 - sum(count * count for count in lengths) / cells,
+        padding=1.0 - used / cells,
     )
 
 
-def _attention_groups(
-    starts: np.ndarray, lengths: Sequence[int], device: torch.device
-) -> tuple[tuple[AttentionGroup, ...], int]:
+def _places(stretches: Sequence[Stretch]) -> Iterable[_Row]:
+    start = 0
+    for rows, shared in stretches:
+        shared_start = start
+        start += shared
+        for number, row in enumerate(rows):
+            yield _Row(row, start, shared, shared_start, number == 0)
+            start += length(row) - shared
+
+
+def _tokens(places: Sequence[_Row]) -> tuple[Integers, Integers]:
+    """Ids and positions along the line."""
+    ids, positions = [], []
+    for place in places:
+        begin = 0 if place.first else place.shared
+        ids.append(_ids(place.row)[begin:-1])
+        positions.append(np.arange(begin, length(place.row)))
+    return np.concatenate(ids), np.concatenate(positions)
+
+
+def _predicts(place: _Row) -> Integers:
+    return place.start - place.shared + np.arange(place.row.response_start - 1, length(place.row))
+
+
+def _learned(row: Encoded) -> int:
+    return len(row.input_ids) - row.response_start
+
+
+def _attention_groups(places: Sequence[_Row], device: torch.device) -> tuple[tuple[AttentionGroup, ...], int]:
     """Rows by length, longest first, and the cells of all rectangles."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    members: list[list[int]] = []
-    for row in order:
-        if members and lengths[row] >= _ALIKE * lengths[members[-1][0]]:
-            members[-1].append(row)
+    members: list[list[_Row]] = []
+    for place in sorted(places, key=lambda place: -length(place.row)):
+        if members and length(place.row) >= _ALIKE * length(members[-1][0].row):
+            members[-1].append(place)
         else:
-            members.append([row])
-    cells = sum(len(rows) * lengths[rows[0]] ** 2 for rows in members)
-    return tuple(_group(rows, starts, lengths, device) for rows in members), cells
+            members.append([place])
+    cells = sum(len(rows) * length(rows[0].row) ** 2 for rows in members)
+    return tuple(_group(rows, device) for rows in members), cells
 
 
-def _group(
-    rows: list[int], starts: np.ndarray, lengths: Sequence[int], device: torch.device
-) -> AttentionGroup:
-    longest = lengths[rows[0]]
-    columns = np.arange(longest)
-    valid = columns[None] < np.asarray([lengths[row] for row in rows])[:, None]
-    begins = np.asarray([starts[row] for row in rows])[:, None]
-    spread = begins + np.where(valid, columns[None], 0)
+def _group(places: list[_Row], device: torch.device) -> AttentionGroup:
+    longest = length(places[0].row)
+    spread = np.empty((len(places), longest), dtype=np.int64)
+    used, own = np.zeros(spread.shape, dtype=bool), np.zeros(spread.shape, dtype=bool)
+    readers: dict[int, list[int]] = {}
+    for number, place in enumerate(places):
+        reads = place.reads
+        spread[number] = reads[-1]
+        spread[number, : len(reads)] = reads
+        own[number, place.shared : len(reads)] = True
+        used[number, 0 if place.first else place.shared : len(reads)] = True
+        if place.shared:
+            readers.setdefault(place.shared_start, []).append(number)
+    shared = {place.shared_start: place.shared for place in places}
     return AttentionGroup(
-        rows=len(rows),
+        rows=len(places),
         longest=longest,
         spread=_tensor(spread.reshape(-1), device),
-        collect=_tensor(np.flatnonzero(valid), device),
-        line=_tensor(spread[valid], device),
+        collect=_tensor(np.flatnonzero(used), device),
+        line=_tensor(spread[used], device),
+        own=_tensor(np.flatnonzero(own), device),
+        own_line=_tensor(spread[own], device),
+        beginnings=tuple(
+            Beginning(_tensor(np.asarray(rows), device), start, shared[start])
+            for start, rows in readers.items()
+        ),
     )
 
 
-def _tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:
+def _ids(row: Encoded) -> Integers:
+    return np.asarray(row.input_ids, dtype=np.int64)
+
+
+def _tensor(values: Integers, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device)

@@ -233,7 +233,10 @@ class _Add(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (x_TI,) = ctx.saved_tensors
         g_TO = gradient.reshape(-1, gradient.shape[-1])
-        down = torch.zeros_like(x_TI) if ctx.needs_input_grad[1] else None
+        down = None
+        if ctx.needs_input_grad[1]:
+            covered = sum(lane.stop - lane.start for lane in ctx.lanes) == x_TI.shape[0]
+            down = torch.empty_like(x_TI) if covered else torch.zeros_like(x_TI)
         for lane, (hidden, mask) in zip(ctx.lanes, ctx.kept, strict=True):
             update, scale = lane.adapter.updates[ctx.name], lane.adapter.scale
             g = g_TO[lane.start : lane.stop]

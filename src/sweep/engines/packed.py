@@ -159,13 +159,13 @@ class Packed:
 
     def _slot(self, job: Job) -> Slot:
         adapter = self._shared.new_adapter(job.trial.recipe)
-        rows = self._rows.view(job.train)
+        rows, shared = self._rows.view(job.train), self._rows.shared(job.train)
         if job.checkpoint is None:
             begin(adapter, job.trial.seed)
-            return Slot(job, rows, adapter)
+            return Slot(job, rows, adapter, shared=shared)
         folder = checkpoint.verified(Path(job.checkpoint))
         load_adapter(adapter, folder)
-        slot = Slot(job, rows, adapter)
+        slot = Slot(job, rows, adapter, shared=shared)
         if job.stop > job.start:
             slot.load_moments(folder)
         return slot
@@ -222,11 +222,12 @@ class Packed:
         taking = list(range(len(self._slots)))
         while taking:
             for number in list(taking):
-                waiting, count = self._slots[number].waiting, counts[number]
-                if count == len(waiting) or (count and length(waiting[count]) > room):
+                slot, count = self._slots[number], counts[number]
+                waiting = slot.waiting
+                if count == len(waiting) or (count and slot.room_for(waiting[count]) > room):
                     taking.remove(number)
                     continue
-                room -= length(waiting[count])
+                room -= slot.room_for(waiting[count])
                 counts[number] += 1
         return [_Share(slot, slot.take(count)) for slot, count in zip(self._slots, counts, strict=True)]
 
@@ -250,12 +251,16 @@ class Packed:
 
     def _losses(self, due: Sequence[Slot], source: Source) -> list[list[RowLoss]] | None:
         """Of each slot's evaluation rows in their order; None if one was cancelled meanwhile."""
-        parts = [Part(slot.adapter, self._rows.view(slot.job.evaluation)) for slot in due]
+        views = [slot.job.evaluation for slot in due]
+        parts = [
+            Part(slot.adapter, self._rows.view(view), self._rows.shared(view))
+            for slot, view in zip(due, views, strict=True)
+        ]
         nats = [[0.0] * len(part.rows) for part in parts]
         for members in cut(parts, self._tokens):
             if source.cancelled() & {slot.job.id for slot in due}:
                 return None
-            some = [Part(parts[p].adapter, [parts[p].rows[row] for row in rows]) for p, rows in members]
+            some = [parts[p]._replace(rows=[parts[p].rows[row] for row in rows]) for p, rows in members]
             for (p, rows), found in zip(members, self._shared.score(some).nats, strict=True):
                 for row, value in zip(rows, found, strict=True):
                     nats[p][row] = value

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from sweep.data.encode import Encoded
 from sweep.engines import attention
-from sweep.engines.layout import Layout, lay_out, length
+from sweep.engines.layout import Layout, Stretch, lay_out, length
 from sweep.engines.lora import Adapter, Dropout, Lane, Lanes, Shape, scale_of, targeted
 from sweep.types import Recipe
 
@@ -22,16 +22,26 @@ _ALIKE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.03}
 
 
 class Part(NamedTuple):
-    """Rows under one adapter, None for the base model itself. dropout: None where nothing is dropped."""
+    """Rows under one adapter, None for the base model itself.
+
+    shared: tokens that all rows begin with. dropout: None where nothing is dropped; then alone may
+    tokens be shared.
+    """
 
     adapter: Adapter | None
     rows: Sequence[Encoded]
+    shared: int = 0
     dropout: Dropout | None = None
 
     @property
+    def stretch(self) -> Stretch:
+        """The part on the line."""
+        return Stretch(self.rows, self.shared)
+
+    @property
     def tokens(self) -> int:
-        """That the rows take on the line."""
-        return sum(length(row) for row in self.rows)
+        """That the part takes on the line."""
+        return self.stretch.tokens
 
 
 class Pass(NamedTuple):
@@ -51,7 +61,7 @@ def cut(parts: Sequence[Part], tokens: int) -> Iterator[list[tuple[int, list[int
     members: dict[int, list[int]] = {}
     taken = 0
     for part, row in rows:
-        count = length(parts[part].rows[row])
+        count = length(parts[part].rows[row]) - parts[part].shared
         if members and taken + count > tokens:
             yield sorted(members.items())
             members, taken = {}, 0
@@ -151,7 +161,7 @@ class SharedBase:
     # How a pass runs
 
     def _lay_out(self, parts: Sequence[Part]) -> Layout:
-        return lay_out([row for part in parts for row in part.rows], self.device)
+        return lay_out([part.stretch for part in parts], self.device)
 
     def _packed(self, parts: Sequence[Part]) -> Any:
         lanes, start = [], 0
@@ -204,14 +214,16 @@ class _Nats(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         logits, total, targets, weights = ctx.saved_tensors
-        share = (logits.to(total.dtype) - total[:, None]).exp_()
+        # In place: the logits are the largest tensor of a pass, and nobody needs them any more.
+        share = logits.to(total.dtype).sub_(total[:, None]).exp_()
         share[torch.arange(len(targets), device=targets.device), targets] -= 1.0
         share.mul_((gradient * weights)[:, None])
         return share.to(logits.dtype), None, None
 
 
 def _found(nats: torch.Tensor, layout: Layout, parts: Sequence[Part]) -> Pass:
-    rows = torch.zeros(len(layout.starts) - 1, dtype=torch.float64, device=nats.device)
+    count = sum(len(part.rows) for part in parts)
+    rows = torch.zeros(count, dtype=torch.float64, device=nats.device)
     by_row = rows.index_add_(0, layout.owners, nats.double()).tolist()
     found, start = [], 0
     for part in parts:

@@ -31,16 +31,18 @@ class Slot:
     """A trial in training. One optimiser step takes as many passes as its batch needs.
 
     Between steps its state is adapter, moments and examples seen; dropout and data order follow
-    from the seed and these. Gradients of a batch add up in the adapter until the step.
+    from the seed and these. Gradients of a batch add up in the adapter until the step. shared: how
+    many tokens all rows begin with.
     """
 
-    def __init__(self, job: Job, rows: Sequence[Encoded], adapter: Adapter) -> None:
+    def __init__(self, job: Job, rows: Sequence[Encoded], adapter: Adapter, *, shared: int = 0) -> None:
         recipe = job.trial.recipe
         self.job, self.adapter = job, adapter
         self.examples_seen = job.start
         self.steps: list[Progress] = []
         self.seconds = 0.0
         self._rows = rows
+        self._shared = 0 if recipe.lora_dropout else shared
         self._stream = Stream(len(rows), seed=job.trial.seed)
         self._factor = schedule_of(job).factor()
         self._optimiser = torch.optim.AdamW(
@@ -77,6 +79,10 @@ class Slot:
         """Rows of the batch that no pass has taken yet."""
         return self._batch[self._next :]
 
+    def room_for(self, row: Encoded) -> int:
+        """Tokens that one more row takes in a pass."""
+        return length(row) - self._shared
+
     @property
     def weight(self) -> float:
         """What a response token counts: the loss is their mean over the whole batch."""
@@ -88,10 +94,10 @@ class Slot:
         self._next += count
         rows, share = self._batch[taken], self.job.trial.recipe.lora_dropout
         if not share:
-            return Part(self.adapter, rows)
+            return Part(self.adapter, rows, self._shared)
         device, seed = self.adapter.A.device, self.job.trial.seed
         draws = [_draw(seed, position, device) for position in self._positions[taken]]
-        return Part(self.adapter, rows, Dropout(share, [length(row) for row in rows], draws))
+        return Part(self.adapter, rows, dropout=Dropout(share, [length(row) for row in rows], draws))
 
     def add(self, nats: float) -> None:
         """Count the loss of a pass."""
