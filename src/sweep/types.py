@@ -27,7 +27,9 @@ class Recipe:
     memory at once. weight_decay: decoupled. lora_alpha: the update's scale is alpha / rank, or
     alpha / sqrt(rank) with `rslora`. target_modules: "all-linear" or names of linear layers.
     warmup_fraction: share of the steps, 0 to 1. epochs: passes over the train split, may be a
-    fraction. max_gradient_norm: clipping threshold.
+    fraction. max_gradient_norm: clipping threshold. lora_plus_ratio: B learns at so many times the
+    rate of A, 1 for plain LoRA (LoRA+, arXiv:2402.12354). dora: magnitude and direction are learned
+    apart (DoRA, arXiv:2402.09353). These two have a default, since trials kept earlier lack them.
     """
 
     learning_rate: float
@@ -42,6 +44,8 @@ class Recipe:
     schedule: Schedule
     epochs: float
     max_gradient_norm: float
+    lora_plus_ratio: float = 1.0
+    dora: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,6 +75,7 @@ def mixed() -> list[Recipe]:
             weight_decay=0.1 * (i % 3),
             target_modules=TARGETS[i % 3],
             rslora=i % 5 == 0,
+            lora_plus_ratio=4.0 if i % 7 == 0 else 1.0,
             schedule=("linear", "cosine", "constant", "wsd")[i % 4],  # type: ignore[arg-type]
         )
         for i in range(16)
@@ -264,6 +265,14 @@ def test_layers_are_chosen_as_peft_chooses_them(inputs: Inputs) -> None:
             if "lora_A" in name
         }
         assert chosen == theirs
+
+
+def test_dora_goes_to_solo(inputs: Inputs, caplog: pytest.LogCaptureFixture) -> None:
+    dora = replace(STILL, dora=True)
+    (found,) = reports(Packed(inputs=inputs, slots=2, tokens=512), job(0, 16, trial="d", recipe=dora))
+    assert found.state == "reached"
+    assert any("magnitude" in name for name in adapter_of(found))
+    assert "Trial d runs on the solo engine: its recipe asks for DoRA" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")

@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from sweep.engines import checkpoint
@@ -21,7 +21,7 @@ from sweep.search.scheduler import Full, Pruned
 from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned, open_storage
 from sweep.search.stored import read_study
-from sweep.search.study import Study
+from sweep.search.study import KEEP_SECONDS, Study
 from sweep.types import Capacity, Done, Job, Progress, Report
 from tests.recipes import DEFAULTS
 from tests.studies import PLAN, open_study
@@ -272,12 +272,29 @@ def test_a_broken_checkpoint_costs_a_rung_and_not_the_trial(
     assert run(open_study(disk)).standing("0").state == "complete"
 
 
-def test_a_second_driver_in_the_same_storage_is_noticed() -> None:
-    disk = InMemoryStorage()
-    mine, other = open_study(disk), open_study(disk)
+@pytest.fixture(params=["memory", "sqlite"])
+def disk_of_two(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], BaseStorage]:
+    """Opens one storage as each of two drivers does."""
+    if request.param == "memory":
+        memory = InMemoryStorage()
+        return lambda: memory
+    return lambda: open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+
+
+def test_a_second_driver_in_the_same_storage_is_noticed(disk_of_two: Callable[[], BaseStorage]) -> None:
+    mine, other = open_study(disk_of_two()), open_study(disk_of_two())
     first_job(mine)
     with pytest.raises(StudyError, match="One study has one driver"):
         first_job(other)
+
+
+def test_a_second_driver_that_comes_later_is_noticed(disk_of_two: Callable[[], BaseStorage]) -> None:
+    mine = open_study(disk_of_two())
+    first_job(mine)
+    other = open_study(disk_of_two())
+    assert [first_job(other).trial.id for _ in range(2)] == ["0", "1"]
+    with pytest.raises(StudyError, match="One study has one driver"):
+        first_job(mine)
 
 
 def test_a_name_without_trials_may_be_used_for_another_search() -> None:
@@ -312,6 +329,26 @@ def test_divergence_teaches_the_sampler_to_stay_away(run: Run) -> None:
     study = run(open_study(sampler=tpe, space=space, trials=50, scheduler=Full()))
     late = study.standings[20:]
     assert sum(s.state == "diverged" for s in late) <= len(late) * 0.2
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"low": 2e-4, "high": 2.0, "log": True},
+        # Few enough to be drawn twice.
+        {"choices": [1e-4, 3e-4, 1e-3, 1e-2, 1e-1, 1.0]},
+    ],
+)
+def test_a_gaussian_process_proposes_no_divergence_twice(run: Run, rates: dict[str, object]) -> None:
+    space = Space.from_mapping({"learning_rate": rates, "lora_rank": {"choices": [4, 8, 16, 32, 64]}})
+
+    def gp(seed: int) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=6)
+
+    study = run(open_study(sampler=gp, space=space, trials=26, scheduler=Full()))
+    diverged = [s.trial.recipe for s in study.standings if s.state == "diverged"]
+    assert 0 < len(diverged) < 6
+    assert len(set(diverged)) == len(diverged)
 
 
 def test_a_paused_trial_is_shown_to_samplers_as_pruned_and_stored_as_running() -> None:
@@ -368,6 +405,25 @@ def test_time_spent_is_kept_over_restarts(run: Run) -> None:
     clock = iter(range(10**6))
     spent = run(open_study(disk, clock=lambda: float(next(clock)))).seconds_spent
     assert open_study(disk, clock=lambda: 0.0).seconds_spent == pytest.approx(spent, abs=3)
+
+
+def test_a_kill_takes_few_seconds_off_the_time_spent(run: Run) -> None:
+    disk, now = InMemoryStorage(), [0.0]
+    study = open_study(disk, clock=lambda: now[0])
+    kept = []
+
+    class Tick:
+        """Four seconds a report."""
+
+        def log(self, event: Progress | Report) -> None:
+            if isinstance(event, Report):
+                kept.append(read_study(disk, PLAN.name).seconds_spent)
+                assert study.seconds_spent - kept[-1] < KEEP_SECONDS
+                now[0] += 4
+
+    run(study, Tick())
+    assert len(set(kept)) < len(kept) / 2
+    assert read_study(disk, PLAN.name).seconds_spent == now[0]
 
 
 def test_checkpoints_of_trials_that_are_out_are_removed(run: Run, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ class Outage:
         client = tracker._runs.client
         for name in ("create_run", "log_batch", "set_terminated", "update_run", "search_runs", "log_text"):
             setattr(client, name, self._wrapped(getattr(client, name)))
+        tracker._runs._set_status = self._wrapped(tracker._runs._set_status)
 
     def _wrapped(self, call):
         def attempt(*args, **kwargs):

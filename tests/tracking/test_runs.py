@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+import sweep.tracking.mlflow as tracking_module
 from sweep.errors import ConfigError
 from sweep.tracking.mlflow import Tracker, Tracking
 from sweep.tracking.runs import REASON_LENGTH
@@ -104,12 +105,23 @@ def test_requests_stay_below_the_limits_of_mlflow(shop: Shop) -> None:
     assert nested["0"].data.tags["sweep.reason"] == "x" * REASON_LENGTH
 
 
+def test_the_first_steps_of_a_trial_are_written_together(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Sweep(trials=("0",))
+    tracker = sweep.tracker(shop, "together")
+    sweep.advance("0", tracker)
+    assert runs_of(shop, sweep)[1] == {}
+    monkeypatch.setattr(tracking_module, "FLUSH_SECONDS", 0.0)
+    tracker.log(step("0", 3))
+    assert [examples for examples, _ in history(shop, runs_of(shop, sweep)[1]["0"], "train_loss")] == [2, 3]
+
+
 def test_finish_leaves_no_run_running(shop: Shop) -> None:
     sweep = Sweep()
     tracker = sweep.tracker(shop, "finish")
     sweep.advance("0", tracker)
     sweep.advance("0", tracker)
     sweep.advance("1", tracker)
+    tracker.sync([sweep.standings["1"]])
     assert [run.info.status for run in runs_of(shop, sweep)[1].values()].count("RUNNING") == 1
     tracker.finish("KILLED")
     parent, nested = runs_of(shop, sweep)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
 from jinja2 import TemplateError
 
 from sweep.data.example import Example, Message
@@ -27,7 +28,7 @@ class Encoded:
     """
 
     row: str
-    input_ids: array[int]
+    input_ids: array[int] | np.ndarray[Any, np.dtype[np.int32]]
     response_start: int
     response_bytes: int
     truncated: bool

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +13,7 @@ from sweep.data.encode import Encoded, encode
 from sweep.data.split import DataSet
 from sweep.engines.layout import shared_beginning
 from sweep.engines.model import ModelSource
+from sweep.engines.tokens import identity, mapped
 from sweep.types import Split, View
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ class Inputs:
 
 
 class EncodedRows:
-    """The rows of each split as tokens, encoded once, when first asked for."""
+    """The rows of each split as tokens, encoded once for all processes, when first asked for."""
 
     def __init__(self, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> None:
         self._inputs = inputs
@@ -38,9 +42,17 @@ class EncodedRows:
     def view(self, view: View) -> tuple[Encoded, ...]:
         """The rows that a job's view names."""
         if view.split not in self._splits:
-            examples = self._inputs.data.examples[view.split]
-            self._splits[view.split] = encode(examples, self._tokenizer, max_tokens=self._inputs.max_tokens)
+            self._splits[view.split] = mapped(self._folder(view.split), lambda: self._encoded(view.split))
         return self._splits[view.split][: view.rows]
+
+    def _encoded(self, split: Split) -> Sequence[Encoded]:
+        examples = self._inputs.data.examples[split]
+        return encode(examples, self._tokenizer, max_tokens=self._inputs.max_tokens)
+
+    def _folder(self, split: Split) -> Path:
+        parts = (self._inputs.data.fingerprint, identity(self._tokenizer), self._inputs.max_tokens)
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return self._inputs.folder / ".tokens" / f"{split}-{key}"
 
     def shared(self, view: View) -> int:
         """How many tokens of prompt all rows of the view's split begin with."""

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -20,7 +21,7 @@ from sweep.engines.evaluate import collate
 from sweep.engines.outcome import Outcome, diverged
 from sweep.engines.schedule import schedule_of, steps
 from sweep.engines.stream import Stream
-from sweep.types import Job, Progress, Source
+from sweep.types import Job, Progress, Recipe, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ class Segment:
             train_dataset=_Positions(self.rows, stream, steps(job, job.horizon) * recipe.batch_size),
             data_collator=lambda batch: collate(batch, self.pad_token)._asdict(),
             callbacks=[relay],
+            optimizers=(_optimiser(model, recipe), None),
         )
         trainer.start_position = steps(job, job.start) * recipe.batch_size
         trainer.checkpoint = job.checkpoint
@@ -204,3 +206,17 @@ def _arguments(segment: Segment, *, bf16: bool) -> TrainingArguments:
     arguments._n_gpu = min(arguments._n_gpu, 1)
     assert arguments.train_batch_size * arguments.gradient_accumulation_steps == recipe.batch_size
     return arguments
+
+
+def _optimiser(model: PeftModel, recipe: Recipe) -> torch.optim.Optimizer | None:
+    """Trainer's own AdamW by None, or one in which B learns faster."""
+    if recipe.lora_plus_ratio == 1.0:
+        return None
+    optimiser: torch.optim.Optimizer = create_loraplus_optimizer(
+        model,
+        torch.optim.AdamW,
+        lr=recipe.learning_rate,
+        loraplus_lr_ratio=recipe.lora_plus_ratio,
+        loraplus_weight_decay=recipe.weight_decay,
+    )
+    return optimiser

@@ -84,7 +84,8 @@ class SharedBase:
         self.dtype = torch.promote_types(model.dtype, torch.float32)
         self.vocabulary = int(model.config.vocab_size)
         head = model.get_output_embeddings()
-        linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+        # Not its subclasses, quantised ones among them: they compute something else.
+        linear = {name: part for name, part in model.named_modules() if type(part) is nn.Linear}
         layers = {name: part for name, part in linear.items() if part is not head}
         self.shapes = {name: Shape(part.in_features, part.out_features) for name, part in layers.items()}
         self._lanes = Lanes(layers, model.device)
@@ -98,11 +99,11 @@ class SharedBase:
 
     def refusal(self, recipe: Recipe) -> str | None:
         """Why a trial with this recipe can't be packed, None if it can."""
+        if recipe.dora:
+            return "its recipe asks for DoRA"
         head = self.model.get_output_embeddings()
         if any(layer is head for layer in targeted(self.model, recipe).values()):
-            return (
-                "its recipe adapts the output layer, which the packed engine computes for all trials at once"
-            )
+            return "its recipe adapts the output layer, which is computed for all trials at once"
         return None
 
     def learn(self, parts: Sequence[Part], weights: Sequence[float]) -> Pass:
@@ -186,7 +187,7 @@ class SharedBase:
     @torch.no_grad()
     def _plain(self, row: Encoded) -> float:
         """A row's nats by the model's own attention."""
-        ids = torch.as_tensor(row.input_ids, device=self.device)[None]
+        ids = torch.as_tensor(row.input_ids, device=self.device).long()[None]
         logits = self.model(input_ids=ids, use_cache=False).logits[0, row.response_start - 1 : -1]
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return float(functional.cross_entropy(wide, ids[0, row.response_start :], reduction="sum"))

@@ -109,8 +109,8 @@ class Slot:
         number = self.examples_seen // recipe.batch_size
         rate = recipe.learning_rate * self._factor(number)
         norm = self._clip(recipe.max_gradient_norm)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
+        for group, ratio in zip(self._optimiser.param_groups, (1.0, recipe.lora_plus_ratio), strict=True):
+            group["lr"] = rate * ratio
         self._optimiser.step()
         self.examples_seen += recipe.batch_size
         progress = Progress(

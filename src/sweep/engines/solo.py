@@ -197,6 +197,7 @@ def _lora_config(recipe: Recipe) -> LoraConfig:
         lora_alpha=recipe.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=recipe.lora_dropout,
         use_rslora=recipe.rslora,
+        use_dora=recipe.dora,
         target_modules=modules if isinstance(modules, str) else list(modules),
     )
 

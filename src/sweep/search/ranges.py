@@ -24,6 +24,7 @@ _NUMBERS: Mapping[str, tuple[str, Callable[[float], bool]]] = {
     "warmup_fraction": ("between 0 and 1", lambda x: 0 <= x <= 1),
     "epochs": ("above 0", lambda x: x > 0),
     "max_gradient_norm": ("above 0", lambda x: x > 0),
+    "lora_plus_ratio": ("at least 1", lambda x: x >= 1),
 }
 
 

@@ -135,17 +135,53 @@ class PausedAsPruned(BaseStorage):
     A paused trial is not bad. Left RUNNING, TPE's constant liar counts it so; as PRUNED its
     intermediate value ranks it among its like. Nothing of this is ever written, nor what samplers
     note down about a trial that is not stored yet.
+
+    Nobody else may write to the study's trials: one is read when it is first needed, and again only
+    after it was written through here. Who reads must not change what it gets.
     """
 
     def __init__(self, storage: BaseStorage, is_paused: Callable[[int], bool]) -> None:
         self._storage = storage
         self._is_paused = is_paused
+        self._judged = False
+        # As last read, by id, without those written since; the ids of each study, by number.
+        self._trials: dict[int, FrozenTrial] = {}
+        self._ids: dict[int, tuple[int, ...]] = {}
+
+    @contextmanager
+    def judging_divergence(self) -> Iterator[None]:
+        """Inside, a trial with a violated constraint is shown as COMPLETE, with the worst loss of those.
+
+        For a sampler that learns from COMPLETE trials alone: it would propose the same again and again.
+        """
+        self._judged = True
+        try:
+            yield
+        finally:
+            self._judged = False
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        trials = [self._shown(trial) for trial in self._storage.get_all_trials(study_id, deepcopy=deepcopy)]
-        return trials if states is None else [trial for trial in trials if trial.state in states]
+        if study_id not in self._ids:
+            read = self._storage.get_all_trials(study_id, deepcopy=False)
+            self._trials |= {trial._trial_id: trial for trial in read}
+            self._ids[study_id] = tuple(trial._trial_id for trial in read)
+        trials = [self._shown(self.get_trial(trial_id)) for trial_id in self._ids[study_id]]
+        if self._judged:
+            trials = _all_judged(trials)
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        if trial_id not in self._trials:
+            self._trials[trial_id] = self._storage.get_trial(trial_id)
+        return self._trials[trial_id]
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        # BaseStorage's own reads all trials.
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, trial_number)
 
     def _shown(self, trial: FrozenTrial) -> FrozenTrial:
         if trial.state is not TrialState.RUNNING or not self._is_paused(trial.number):
@@ -154,10 +190,16 @@ class PausedAsPruned(BaseStorage):
         shown.state = TrialState.PRUNED
         return shown
 
+    def _written(self, trial_id: int) -> BaseStorage:
+        """The storage to write this trial to: even of a write that fails, something may be there."""
+        self._trials.pop(trial_id, None)
+        return self._storage
+
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         return self._storage.create_new_study(directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
+        self._ids.pop(study_id, None)
         self._storage.delete_study(study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -185,28 +227,49 @@ class PausedAsPruned(BaseStorage):
         return self._storage.get_all_studies()
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        return self._storage.create_new_trial(study_id, template_trial)
+        # Put back only once it is known: after a write that fails, all are read again.
+        ids = self._ids.pop(study_id, None)
+        trial_id = self._storage.create_new_trial(study_id, template_trial)
+        if ids is not None:
+            self._ids[study_id] = (*ids, trial_id)
+        return trial_id
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        self._storage.set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        self._written(trial_id).set_trial_param(trial_id, param_name, param_value_internal, distribution)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        return self._storage.set_trial_state_values(trial_id, state, values)
+        return self._written(trial_id).set_trial_state_values(trial_id, state, values)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._storage.set_trial_intermediate_value(trial_id, step, intermediate_value)
+        self._written(trial_id).set_trial_intermediate_value(trial_id, step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._storage.set_trial_user_attr(trial_id, key, value)
+        self._written(trial_id).set_trial_user_attr(trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: JSONSerializable) -> None:
         if trial_id == UNSTORED:
             return
-        self._storage.set_trial_system_attr(trial_id, key, value)
+        self._written(trial_id).set_trial_system_attr(trial_id, key, value)
 
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._storage.get_trial(trial_id)
+
+def _all_judged(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    losses = [trial.values[0] for trial in trials if trial.state is TrialState.COMPLETE]
+    if not losses:
+        return trials
+    return [_with_loss(trial, max(losses)) if _violates(trial) else trial for trial in trials]
+
+
+def _violates(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.PRUNED and any(value > 0 for value in trial.constraints.values())
+
+
+def _with_loss(trial: FrozenTrial, loss: float) -> FrozenTrial:
+    shown = copy.copy(trial)
+    shown.state, shown.values = TrialState.COMPLETE, [loss]
+    # The constraints: GPSampler refuses a history in which only some trials have one.
+    shown.system_attrs = {}
+    return shown

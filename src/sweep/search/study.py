@@ -14,11 +14,12 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, GPSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -44,6 +45,9 @@ from sweep.search.scheduler import Advance, Scheduler
 from sweep.search.states import drop, newest
 from sweep.search.storage import PausedAsPruned
 from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, Standing, View, Wait, winner_of
+
+# The driver seconds are kept so often, which is a transaction of its own; a kill loses the rest.
+KEEP_SECONDS = 10.0
 
 
 class Study:
@@ -76,15 +80,17 @@ class Study:
         self._interrupted = False
         self.ladder = scheduler.ladder(plan.horizon(plan.largest("epochs")), plan.unit)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._storage = PausedAsPruned(storage, self._is_paused)
         self._optuna = optuna.create_study(
             study_name=plan.name,
-            storage=PausedAsPruned(storage, self._is_paused),
+            storage=self._storage,
             direction="minimize",
             load_if_exists=True,
         )
         self._check_fingerprint()
         self._optuna.set_user_attr(OUTLINE, self._outline())
         self._spent_before = float(self._optuna.user_attrs.get(SECONDS, 0.0))
+        self._seconds_kept = -math.inf
         self._started: float | None = None
         self._recover()
 
@@ -157,6 +163,7 @@ class Study:
         if decision == "wait" or self._jobs:
             return Wait()
         self._close()
+        self._keep_seconds()
         return Done()
 
     def cancelled(self) -> frozenset[str]:
@@ -189,7 +196,8 @@ class Study:
                 self._set(number, STOPPED, {"examples": event.examples_seen, "checkpoint": event.checkpoint})
             case "diverged" | "infeasible" | "failed":
                 self._set(number, END, entry(event))
-        self._optuna.set_user_attr(SECONDS, self.seconds_spent)
+        if self._interrupted or self.seconds_spent - self._seconds_kept >= KEEP_SECONDS:
+            self._keep_seconds()
         self._settle(number)
         if event.state == "stopped" and not self._interrupted:
             self._again.append(number)
@@ -202,15 +210,16 @@ class Study:
         recipe = self._draw(number) if number else self.plan.defaults
         distributions = self.plan.space.distributions()
         parameters = self.plan.space.encode(recipe)
-        self._optuna.add_trial(
+        stored = self._storage.create_new_trial(
+            self._optuna._study_id,
             create_trial(
                 state=TrialState.RUNNING,
                 params=parameters,
                 distributions={name: distributions[name] for name in parameters},
                 user_attrs={RECIPE: asdict(recipe)},
-            )
+            ),
         )
-        if len(self._optuna.get_trials(deepcopy=False)) != number + 1:
+        if self._storage.get_trial(stored).number != number:
             raise StudyError(
                 f"Another driver added trials to the study {self.plan.name!r} in the same storage. One study "
                 "has one driver: stop the other, then start again."
@@ -223,7 +232,9 @@ class Study:
             # The configuration chose it; a warning at each ask would bury the live table.
             warnings.simplefilter("ignore", ExperimentalWarning)
             sampler = self._sampler(_seed(self.plan.seed, number))
-        return self.plan.space.drawn(Draw(self._optuna, sampler, number).value, self.plan.defaults)
+        seen = self._storage.judging_divergence() if isinstance(sampler, GPSampler) else nullcontext()
+        with seen:
+            return self.plan.space.drawn(Draw(self._optuna, sampler, number).value, self.plan.defaults)
 
     def _hand_out(self, number: int) -> Job:
         standing = self._standings[number]
@@ -335,14 +346,18 @@ class Study:
         standing = self._standings.get(number)
         return standing is not None and standing.state == "paused"
 
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
+
     def _frozen(self, number: int) -> FrozenTrial:
-        storage = self._optuna._storage
-        return storage.get_trial(
-            storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
-        )
+        return self._storage.get_trial(self._trial_id(number))
 
     def _set(self, number: int, key: str, value: object) -> None:
-        self._optuna._storage.set_trial_user_attr(self._frozen(number)._trial_id, key, value)
+        self._storage.set_trial_user_attr(self._trial_id(number), key, value)
+
+    def _keep_seconds(self) -> None:
+        self._seconds_kept = self.seconds_spent
+        self._optuna.set_user_attr(SECONDS, self._seconds_kept)
 
     def _seconds_left(self) -> float:
         return math.inf if self.plan.seconds is None else self.plan.seconds - self.seconds_spent

@@ -47,10 +47,13 @@ _logger = logging.getLogger("sweep.tracking")
 
 @dataclass
 class _Buffer:
-    """Curve points not yet stored, oldest first. tried_at: monotonic seconds of the last attempt."""
+    """Curve points not yet stored, oldest first. tried_at: monotonic seconds of the last attempt.
+
+    At first of the first point, or each trial's first step would be written by itself.
+    """
 
     points: list[Point] = field(default_factory=list)
-    tried_at: float = -math.inf
+    tried_at: float = field(default_factory=time.monotonic)
 
 
 class Tracker:
