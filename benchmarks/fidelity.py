@@ -1,6 +1,6 @@
 """Whether a trial in the packed engine trains as it does alone: 16 mixed configurations, and a verdict.
 
-    python benchmarks/fidelity.py [--steps 3] [--only tiny_fp64]
+    python benchmarks/fidelity.py [--steps 2] [--only tiny_fp64]
 
 Ranks 4 to 64, batches 4 to 32, three sets of layers, rows of the shipped data cut short to many lengths:
 packed together against each alone on the solo engine. On the tiny random Llama in fp64 and fp32 for 100
@@ -17,7 +17,7 @@ packed engine's adapters as the solo engine scores them. No dropout: the engines
 of the configurations is at the edge of stability, where rounding alone decides (rsLoRA at rank 64 and 3e-3
 moves the loss by 2e-2 when rows are shuffled) and a difference says nothing.
 Prints a table and a line per bound, writes `results/fidelity.json`, exits with 1 if a bound is missed.
-Some 15 minutes on two cores.
+Some 20 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -37,7 +37,19 @@ from unittest.mock import patch
 
 import numpy as np
 
-from jobs import RESULTS, SMOLLM2, TINY, Jobs, cut_short, job, machine, mixed, shipped_rows, trial
+from jobs import (
+    RESULTS,
+    SMOLLM2,
+    TINY,
+    Jobs,
+    cut_short,
+    job,
+    machine,
+    mixed,
+    require_packing,
+    shipped_rows,
+    trial,
+)
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import Base, ModelSource, RandomLlama
 from sweep.engines.packed import Packed
@@ -205,6 +217,7 @@ def compared(case: Case) -> dict[str, Any]:
         "tokens": sum(one.tokens for one in alone),
         "first_loss": max(relative(a.loss, b.loss) for a, b in zip(together, alone, strict=True)),
         "first_norm": max(relative(a.norm, b.norm) for a, b in zip(together, alone, strict=True)),
+        "first_norm_each": [relative(a.norm, b.norm) for a, b in zip(together, alone, strict=True)],
         "final": differences([one.final for one in together], final),
         "final_scored_by_solo": differences(rescored, final),
         "told_apart_in_fp32": float(np.finfo(np.float32).eps) * max(final),
@@ -261,10 +274,11 @@ def show(rows: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> Non
 def main() -> None:
     """Compare, print, write, judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=3, help="optimiser steps on SmolLM2")
+    parser.add_argument("--steps", type=int, default=2, help="optimiser steps on SmolLM2")
     parser.add_argument("--only", help="the name of a single case")
     parser.add_argument("--results", type=Path, default=RESULTS / "fidelity.json", help="the file to write")
     options = parser.parse_args()
+    require_packing()
     chosen = [case for case in cases(options.steps) if options.only in (None, case.name)]
     rows = [compared(case) for case in chosen]
     found = [verdict for row in rows for verdict in verdicts(row)]

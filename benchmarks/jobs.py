@@ -7,6 +7,7 @@ told of each report, as a study is.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import platform
 from collections import deque
@@ -205,6 +206,16 @@ class Rungs:
                     checkpoint=report.checkpoint,
                 )
             )
+
+
+class _Refused(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError(f"The packed engine would not be measured: {record.getMessage()}")
+
+
+def require_packing() -> None:
+    """From now on raise RuntimeError where the packed engine hands work to the solo engine, and says so."""
+    logging.getLogger("sweep.engines").addHandler(_Refused(logging.WARNING))
 
 
 def machine() -> dict[str, object]:

@@ -31,7 +31,7 @@ from typing import Any
 
 import psutil
 
-from jobs import RECIPE, RESULTS, SMOLLM2, Jobs, job, machine, shipped_rows, trial
+from jobs import RECIPE, RESULTS, SMOLLM2, Jobs, job, machine, require_packing, shipped_rows, trial
 from sweep.types import Capacity, Done, Job, Report, View, Wait
 
 GIB = 2**30
@@ -249,6 +249,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "memory.json", help="the file to write")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    require_packing()
     if options.child:
         kind, *numbers = options.child
         print(json.dumps({"packed": packed, "alone": alone}[kind](*map(int, numbers))))

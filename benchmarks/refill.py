@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs import RECIPE, RESULTS, TINY, Jobs, Rungs, job, machine, shipped_rows, trial
+from jobs import RECIPE, RESULTS, TINY, Jobs, Rungs, job, machine, require_packing, shipped_rows, trial
 from sweep.engines.inputs import Inputs
 from sweep.engines.packed import Packed
 from sweep.types import Report, Trial
@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each way")
     parser.add_argument("--results", type=Path, default=RESULTS / "refill.json", help="the file to write")
     options = parser.parse_args()
+    require_packing()
     with tempfile.TemporaryDirectory() as folder:
         inputs = Inputs(
             model=TINY, data=shipped_rows(), max_tokens=MAX_TOKENS, folder=Path(folder) / "checkpoints"

@@ -52,6 +52,7 @@ class Assembly:
             "objective": "validation_loss",
             "seed": str(config.seed),
             "evaluation.rows": str(config.evaluation.rows),
+            "evaluation.least_rows": str(config.evaluation.least_rows),
             "data (rows and splits)": self.data.fingerprint,
             "data.max_tokens": str(config.data.max_tokens),
             "model": self.model.identity,

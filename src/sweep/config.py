@@ -56,9 +56,10 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """rows: of the validation split, scored at each rung; None for all."""
+    """rows: of the validation split, scored at the last rung; None for all. least_rows: at any rung."""
 
     rows: int | None
+    least_rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +279,7 @@ def _check_top(node: Mapping[str, object]) -> None:
 
 
 def _check_ranges(config: _Plain) -> None:
-    rows, minutes = config.evaluation.rows, config.budget.minutes
+    rows, least, minutes = config.evaluation.rows, config.evaluation.least_rows, config.budget.minutes
     named = re.fullmatch(r"[A-Za-z0-9_.-]+", config.experiment) and config.experiment.strip(".")
     folder = Path(config.output).expanduser().resolve()
     own = config.output and folder not in (Path.home(), *Path.cwd().parents, Path.cwd())
@@ -288,6 +289,7 @@ def _check_ranges(config: _Plain) -> None:
         ("budget.trials", config.budget.trials, config.budget.trials >= 1, "at least 1"),
         ("budget.minutes", minutes, minutes is None or minutes > 0, "above 0, or null for no limit"),
         ("evaluation.rows", rows, rows is None or rows >= 1, "at least 1, or null for all"),
+        ("evaluation.least_rows", least, least >= 1, "at least 1"),
         ("data.max_tokens", config.data.max_tokens, config.data.max_tokens >= 16, "at least 16"),
         ("output", config.output, own, "a folder of its own, such as runs/mine"),
     ]

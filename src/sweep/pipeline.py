@@ -77,7 +77,7 @@ class Pipeline:
 
     def _open_study(self, assembly: Assembly) -> Study:
         config = self._config
-        minutes = config.budget.minutes
+        minutes, available = config.budget.minutes, len(assembly.data.examples["validation"])
         plan = Plan(
             name=config.experiment,
             space=config.space,
@@ -87,7 +87,8 @@ class Pipeline:
             trials=config.budget.trials,
             seconds=minutes * 60 * _SEARCH_SHARE if minutes else None,
             train_rows=len(assembly.data.examples["train"]),
-            evaluation=View("validation", config.evaluation.rows),
+            evaluation=View("validation", min(config.evaluation.rows or available, available)),
+            least_rows=config.evaluation.least_rows,
             fingerprint=assembly.fingerprint,
             metrics={name: target.build() for name, target in config.metrics.items()},
         )

@@ -16,7 +16,13 @@ from sweep.data.encode import encode
 from sweep.engines.evaluate import row_losses
 from sweep.engines.inputs import Inputs
 from sweep.engines.lora import Dropout, targeted
-from sweep.engines.model import Base, RandomLlama, describe, load_with_adapter, peft_on_transformers
+from sweep.engines.model import (
+    Base,
+    RandomLlama,
+    describe,
+    load_with_adapter,
+    peft_on_transformers,
+)
 from sweep.engines.packed import Packed
 from sweep.engines.shared_base import SharedBase
 from sweep.engines.solo import Solo

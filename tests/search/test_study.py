@@ -22,7 +22,7 @@ from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned, open_storage
 from sweep.search.stored import read_study
 from sweep.search.study import KEEP_SECONDS, Study
-from sweep.types import Capacity, Done, Job, Progress, Report
+from sweep.types import Capacity, Done, Job, Progress, Report, View
 from tests.recipes import DEFAULTS
 from tests.studies import PLAN, open_study
 
@@ -309,6 +309,18 @@ def test_trial_0_is_trained_even_when_the_time_is_gone(run: Run) -> None:
     now = iter(range(0, 10**9, 1000))
     study = run(open_study(seconds=1.0, clock=lambda: float(next(now))))
     assert study.standing("0").state == "complete"
+
+
+def test_higher_rungs_are_judged_on_more_of_the_same_rows() -> None:
+    plan = replace(PLAN, evaluation=View("validation", 32), least_rows=8)
+    rows = [plan.judged_on(examples, 90).rows for examples in (10, 30, 60, 90)]
+    assert rows == [8, 11, 22, 32]
+    assert replace(plan, evaluation=View("validation")).judged_on(10, 90) == View("validation")
+    study = open_study(evaluation=View("validation", 32), least_rows=8)
+    job = study.next(Capacity())
+    assert isinstance(job, Job)
+    assert job.evaluation == study.plan.judged_on(job.stop, job.horizon)
+    assert (job.evaluation.rows or 0) < 32
 
 
 def test_the_ladder_counts_trial_0_where_a_condition_hides_the_batch_size() -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 
 from sweep import hub
 from sweep.engines.byte_tokenizer import byte_tokenizer
@@ -49,15 +49,13 @@ class Pretrained:
     """A hub id or a local folder with safetensors weights.
 
     revision: branch, tag or commit; pin a commit where results must repeat. trust_remote_code
-    runs code from the model's repository: only with a pinned revision. quantization: the frozen
-    weights in 4 bits, NF4 (QLoRA, arXiv:2305.14314), computing in `dtype`; None for as they are.
+    runs code from the model's repository: only with a pinned revision.
     """
 
     path: str
     revision: str | None
     dtype: DataType
     trust_remote_code: bool
-    quantization: Literal["4bit"] | None = None
 
     def __post_init__(self) -> None:
         if self.trust_remote_code and self.revision is None:
@@ -68,9 +66,8 @@ class Pretrained:
 
     @property
     def identity(self) -> str:
-        """Path, revision and how it is quantised."""
-        name = f"{self.path}@{self.revision}" if self.revision else self.path
-        return f"{name} ({self.quantization})" if self.quantization else name
+        """Path and revision."""
+        return f"{self.path}@{self.revision}" if self.revision else self.path
 
     def load(self) -> Base:
         """The model on the CPU or, where there is one, the GPU.
@@ -85,7 +82,7 @@ class Pretrained:
         try:
             tokenizer = AutoTokenizer.from_pretrained(place, **where)
             model = AutoModelForCausalLM.from_pretrained(
-                place, dtype=_torch_dtype(self.dtype), use_safetensors=True, **where, **self._quantized()
+                place, dtype=_torch_dtype(self.dtype), use_safetensors=True, **where
             )
         except (OSError, ValueError) as error:
             first_line = str(error).strip().splitlines()[0].rstrip(" .:")
@@ -95,22 +92,6 @@ class Pretrained:
                 "the path and the revision, or use model=smollm2_135m, which needs no hub."
             ) from error
         return _ready(model, tokenizer)
-
-    def _quantized(self) -> dict[str, Any]:
-        """What loads the weights in 4 bits, nothing if they stay as they are."""
-        if self.quantization is None:
-            return {}
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise ModelError(
-                "model.quantization=4bit needs the package bitsandbytes, which is not installed. Install it "
-                "with `pip install bitsandbytes`, or set model.quantization=null."
-            )
-        from transformers import BitsAndBytesConfig
-
-        config = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=_torch_dtype(self.dtype)
-        )
-        return {"quantization_config": config, "device_map": {"": _device()}}
 
     def _place(self) -> str:
         """The folder, if it holds a model, or else the hub id, if the hub hands it out."""
@@ -315,16 +296,10 @@ def _ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Base:
 
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     model.requires_grad_(False)
-    if not getattr(model, "is_quantized", False):
-        model.to(torch.device(_device()))  # type: ignore[arg-type]
+    model.to(torch.device(device))  # type: ignore[arg-type]
     return Base(model.eval(), tokenizer)
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _quietly() -> None:

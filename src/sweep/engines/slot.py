@@ -129,7 +129,9 @@ class Slot:
     def _clip(self, limit: float) -> float:
         """The gradient's norm before it is clipped to `limit`."""
         gradients = [self.adapter.A.grad, self.adapter.B.grad]
-        norm = math.hypot(*(float(torch.linalg.vector_norm(gradient)) for gradient in gradients))
+        norm = math.hypot(
+            *(float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) for gradient in gradients)
+        )
         share = limit / (norm + 1e-6)
         if share < 1.0:
             for gradient in gradients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,8 +16,9 @@ class Plan:
 
     trials: total, failed ones and earlier starts included. seconds: of this study's driver, over
     all starts, None for no bound. train_rows: size of the train split. evaluation: the rows that
-    every rung is judged on. fingerprint: named parts; a study is only continued when all agree.
-    metrics: measured on the same rows beside the loss; a study may go on with others.
+    the last rung is judged on; least_rows: how many of them any rung is, None for all. fingerprint:
+    named parts; a study is only continued when all agree. metrics: measured on the same rows beside
+    the loss; a study may go on with others.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Plan:
     evaluation: View
     fingerprint: Mapping[str, str]
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    least_rows: int | None = None
 
     @property
     def unit(self) -> int:
@@ -39,6 +42,17 @@ class Plan:
     def horizon(self, epochs: float) -> int:
         """Examples seen after so many epochs, a multiple of `unit`, at least one."""
         return max(1, round(epochs * self.train_rows / self.unit)) * self.unit
+
+    def judged_on(self, examples: int, horizon: int) -> View:
+        """The rows of a rung: the first ones, as many as its share of the way to the horizon.
+
+        The same for all trials, and those of a lower rung are among those of a higher.
+        """
+        rows = self.evaluation.rows
+        if rows is None or self.least_rows is None:
+            return self.evaluation
+        share = math.ceil(rows * examples / horizon)
+        return View(self.evaluation.split, min(rows, max(self.least_rows, share)))
 
     def largest(self, name: str) -> float:
         """The largest value that a numeric field takes in this search, trial 0 included."""

@@ -254,7 +254,7 @@ class Study:
             horizon=rungs[-1],
             checkpoint=checkpoint,
             train=View("train"),
-            evaluation=self.plan.evaluation,
+            evaluation=self.plan.judged_on(stop, rungs[-1]),
         )
         self._set(number, JOB, {"stop": stop, "attempt": attempt})
         self._jobs[job.id] = job

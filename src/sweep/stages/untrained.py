@@ -33,7 +33,8 @@ def expectation(study: Study, base: Report) -> str:
     trained = sum(standing.reached for standing in study.standings)
     left = 1 - min(trained / study.expected_examples, 1)
     # On average a trial is scored at half of the rungs.
-    scored = len(base.rows) * len(study.ladder) * trials / 2
+    rungs = [study.plan.judged_on(rung, study.ladder[-1]).rows for rung in study.ladder]
+    scored = sum(rows or len(base.rows) for rows in rungs) * trials / 2
     rows = (study.expected_examples * _TRAINING_COST + scored) * left
     seconds = study.plan.seconds
     bound = (
