@@ -2,7 +2,7 @@
 
     python benchmarks/record_curves.py
 
-256 LoRA configurations of the tiny random Llama on the shipped data, one data order, one horizon. Writes
+128 LoRA configurations of the tiny random Llama on the shipped data, one data order, one horizon. Writes
 `data/curves.json.gz`: per configuration the validation loss at each point and the tokens trained up to
 it, prompts included; tokens of one evaluation; the same bytes for the same numbers.
 `--configurations 6 --table /tmp/curves.json.gz` tries it on a few that lie all over the grid.
@@ -28,21 +28,20 @@ from sweep.data.source import DataSource, SplitShares
 from sweep.data.split import split
 from sweep.engines.inputs import EncodedRows, Inputs
 from sweep.engines.model import RandomLlama
-from sweep.engines.solo import Solo
+from sweep.engines.packed import Packed
 from sweep.types import Capacity, Done, Engine, Job, Recipe, Report, Trial, View, Wait
 
 TABLE = Path(__file__).parent / "data" / "curves.json.gz"
 HORIZON = 1152
 # Multiples of the largest batch that hold the ladders of eta 2, 3 and 4.
 POINTS = (32, 64, 96, 128, 192, 288, 384, 576, 768, 864, 1056, HORIZON)
-EVALUATION = View("validation", 96)
+EVALUATION = View("validation", 64)
 # The learning rate varies before batch and rank do, so that jobs of one shape follow each other.
 GRID: Mapping[str, Sequence[float]] = {
     "batch_size": (4, 8, 16, 32),
     "lora_rank": (4, 8, 16, 64),
     # A model that knows nothing wants high rates: the best lies near 3e-3, and 3e-2 is too high.
     "learning_rate": (1e-4, 2.3e-4, 5.1e-4, 1.2e-3, 2.6e-3, 5.9e-3, 1.3e-2, 3e-2),
-    "weight_decay": (0.0, 0.1),
 }
 RECIPE = Recipe(
     learning_rate=2.3e-4,
@@ -71,7 +70,7 @@ SOURCE = DataSource(
     forbidden_column="forbidden",
     slice_columns=(),
     system_prompt="You are the support assistant of Fernhill.",
-    max_tokens=256,
+    max_tokens=96,
     max_rows=None,
     split=SplitShares(train=0.7, validation=0.1, confirm=0.08, test=0.08, golden=0.04, group_similarity=0.8),
 )
@@ -79,7 +78,7 @@ SOURCE = DataSource(
 
 def make_engine(inputs: Inputs) -> Engine:
     """The engine that trains the table."""
-    return Solo(inputs=inputs, micro_batch=8)
+    return Packed(inputs=inputs, slots=8, tokens=2048)
 
 
 @dataclass

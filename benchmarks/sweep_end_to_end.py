@@ -1,13 +1,14 @@
 """Seconds and training tokens of a whole search until its best trial is nearly the best that anyone found.
 
-    python benchmarks/sweep_end_to_end.py [--model tiny|135m] [--seeds 3] [--quick]
+    python benchmarks/sweep_end_to_end.py [--model tiny|135m] [--seeds 2] [--quick]
 
 Incumbent: the trial with the lowest validation loss among those that were trained to the horizon. A search
-has arrived when its incumbent is within 1% of the best that any method found with the same seed. Every
-method has the same rows in the same order, space, number of trials, trial 0 and 24 validation rows at each
-rung; its clock starts before its model is loaded and leaves out imports. By hand: HF Trainer and PEFT on a
-base loaded once (`trainer.py`), Optuna's own defaults. Tokens: trained, prompts included; those read
-in evaluations stand beside them. Medians over seeds; a search that never arrives counts as infinitely long.
+has arrived when its incumbent is within 1% of the best that any method found with the same seed; as that
+is much of what a random model learns, within 0.2% too. Every method has the same rows in the same order,
+space, number of trials, trial 0 and 24 validation rows at each rung; its clock starts before its model is
+loaded and leaves out imports. By hand: HF Trainer and PEFT on a base loaded once (`trainer.py`), Optuna's
+own defaults. Tokens: trained, prompts included; those read in evaluations stand beside them. Medians over
+seeds; a search that never arrives counts as infinitely long.
 
 Writes `results/sweep_end_to_end.json` with every change of an incumbent, each model by itself. tiny takes
 some eight minutes on two cores, 135m about forty with one seed. `--quick` runs tiny with few trials and
@@ -51,7 +52,8 @@ from sweep.search.study import Study
 from sweep.types import Engine, Progress, Recipe, Report, View
 from trainer import Work, adapted, features, in_order, trainer_for
 
-LIMIT = 0.01
+LIMITS = {"1%": 0.01, "0.2%": 0.002}
+SHOWN = ("seconds", "tokens")
 EVALUATION = View("validation", 24)
 RANKS = (4, 8, 16, 64)
 # The shipped configuration's.
@@ -80,7 +82,7 @@ class Task:
 
 
 TASKS = {
-    "tiny": Task(model=TINY, max_tokens=96, horizon=384, trials=32, batches=(4, 8, 16, 32), seeds=3),
+    "tiny": Task(model=TINY, max_tokens=96, horizon=384, trials=32, batches=(4, 8, 16, 32), seeds=2),
     # Of 64 examples a batch of 32 would leave no rung but the last.
     "135m": Task(model=SMOLLM2, max_tokens=256, horizon=64, trials=12, batches=(4, 8, 16), seeds=1),
 }
@@ -358,8 +360,12 @@ def measure(task: Task, names: Sequence[str], seeds: int) -> list[dict[str, Any]
         best = min(change["loss"] for run in found for change in run["changes"])
         for run in found:
             run["loss"] = run["changes"][-1]["loss"] if run["changes"] else None
-            near = (change for change in run["changes"] if change["loss"] <= (1 + LIMIT) * best)
-            run["arrived"] = next(near, None)
+            run["arrived"] = {
+                name: next(
+                    (change for change in run["changes"] if change["loss"] <= (1 + share) * best), None
+                )
+                for name, share in LIMITS.items()
+            }
             print(line_of(run, best), flush=True)
         runs += found
     return runs
@@ -367,25 +373,30 @@ def measure(task: Task, names: Sequence[str], seeds: int) -> list[dict[str, Any]
 
 def line_of(run: Mapping[str, Any], best: float) -> str:
     """A search in a line."""
-    arrived = run["arrived"]
-    when = (
-        f"1% after {arrived['seconds']:.1f} s, {arrived['tokens']:,} tokens" if arrived else "never within 1%"
+    when = ", ".join(
+        f"{name} after {change['seconds']:.1f} s and {change['tokens']:,} tokens"
+        for name, change in run["arrived"].items()
+        if change
     )
     above = f"{100 * (run['loss'] / best - 1):.2f}% above the best" if run["loss"] else "no full trial"
-    return f"seed {run['seed']} {run['method']:<38}{when}; {above} after {run['seconds']:.1f} s"
+    return (
+        f"seed {run['seed']} {run['method']:<38}{above} after {run['seconds']:.1f} s; {when or 'never near'}"
+    )
 
 
 def medians(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
     """A row per method; None stands for infinite."""
     rows = []
-    for name in names:
-        own = [run for run in runs if run["method"] == name]
-        row: dict[str, Any] = {"method": name, "arrived": sum(run["arrived"] is not None for run in own)}
+    for method in names:
+        own = [run for run in runs if run["method"] == method]
+        row: dict[str, Any] = {"method": method, "searches": len(own)}
         for unit in ("seconds", "tokens", "evaluation_tokens"):
-            found = [run["arrived"][unit] if run["arrived"] else math.inf for run in own]
-            row[f"{unit}_to_1%"] = _finite(statistics.median(found))
+            for name in LIMITS:
+                arrived = [run["arrived"][name] for run in own]
+                spent = [math.inf if change is None else change[unit] for change in arrived]
+                row[f"{unit}_to_{name}"] = _finite(statistics.median(spent))
             row[f"{unit}_in_all"] = _finite(statistics.median(run[unit] for run in own))
-        rows.append({**row, "searches": len(own)})
+        rows.append(row)
     return rows
 
 
@@ -396,14 +407,17 @@ def _finite(value: float) -> float | None:
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """The table; ratios are to ours, the first row, and below 1 where ours loses."""
     first = rows[0]
-    units = ("seconds_to_1%", "tokens_to_1%", "seconds_in_all", "tokens_in_all")
-    print(f"\n{'median':<38}{'arrived':>8}" + "".join(f"{unit.replace('_', ' '):>26}" for unit in units))
+    units = [f"{unit}_{end}" for end in (*(f"to_{name}" for name in LIMITS), "in_all") for unit in SHOWN]
+    print(
+        f"\n{'median (ratio to the first)':<38}" + "".join(f"{unit.replace('_', ' '):>20}" for unit in units)
+    )
     for row in rows:
-        text = f"{row['method']:<38}{row['arrived']:>4}/{row['searches']:<3}"
+        text = f"{row['method']:<38}"
         for unit in units:
             own, reference = row[unit], first[unit]
             ratio = f" ({own / reference:.2f})" if own is not None and reference else ""
-            text += f"{'never' if own is None else f'{own:,.1f}{ratio}':>26}"
+            digits = 1 if unit.startswith("seconds") else 0
+            text += f"{'never' if own is None else f'{own:,.{digits}f}{ratio}':>20}"
         print(text)
 
 
@@ -411,7 +425,7 @@ def write(path: Path, name: str, task: Task, found: Mapping[str, Any]) -> None:
     """Put this model's searches into the file; others stay."""
     kept = json.loads(path.read_text()) if path.exists() else {}
     given = {**asdict(task), "model": task.model.identity, "rungs": HALVING.ladder(task.horizon, task.unit)}
-    kept[name] = {"machine": machine(), "task": given, "pass_tokens": PASS_TOKENS, "limit": LIMIT, **found}
+    kept[name] = {"machine": machine(), "task": given, "pass_tokens": PASS_TOKENS, "limits": LIMITS, **found}
     path.write_text(json.dumps(kept, indent=1) + "\n")
 
 

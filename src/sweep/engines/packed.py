@@ -17,7 +17,7 @@ from sweep.engines.layout import length
 from sweep.engines.memory import Meter, available_bytes
 from sweep.engines.outcome import Account, Outcome, diverged, failed, free_memory, is_out_of_memory, report_of
 from sweep.engines.shared_base import Part, SharedBase, cut
-from sweep.engines.slot import Slot, begin, load_adapter
+from sweep.engines.slot import PassShare, Slot, begin, load_adapter
 from sweep.engines.solo import Solo
 from sweep.types import Capacity, Done, Job, Progress, Report, ReportState, RowLoss, Source, View, Wait
 
@@ -205,6 +205,7 @@ class Packed:
         steps = []
         for share, nats in zip(shares, found.nats, strict=True):
             share.slot.add(sum(nats))
+            share.slot.passes.append(PassShare(len(shares) / cast(int, self._most), found.padding))
             if not share.slot.waiting:
                 steps.append((share.slot, share.slot.step()))
         seconds = time.monotonic() - begun
@@ -294,7 +295,7 @@ class Packed:
         return report_of(
             slot.job,
             outcome,
-            Account(seconds=slot.seconds, steps=slot.steps),
+            Account(seconds=slot.seconds, steps=slot.steps, metrics=slot.metrics),
             checkpoint=saved,
             losses=losses,
             rows=self._rows.view(slot.job.evaluation),

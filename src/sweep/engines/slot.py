@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from peft import LoraConfig
@@ -27,6 +28,13 @@ _MOMENTS = "optimizer.safetensors"
 _STATE = "state.json"
 
 
+class PassShare(NamedTuple):
+    """One pass of a slot. occupancy: share of the slots that were busy. padding: of attention's cells."""
+
+    occupancy: float
+    padding: float
+
+
 class Slot:
     """A trial in training. One optimiser step takes as many passes as its batch needs.
 
@@ -41,6 +49,7 @@ class Slot:
         self.examples_seen = job.start
         self.steps: list[Progress] = []
         self.seconds = 0.0
+        self.passes: list[PassShare] = []
         self._rows = rows
         self._shared = 0 if recipe.lora_dropout else shared
         self._stream = Stream(len(rows), seed=job.trial.seed)
@@ -63,6 +72,16 @@ class Slot:
         """Of weights, gradients and two moments."""
         parameters = (self.adapter.A, self.adapter.B)
         return sum(4 * parameter.numel() * parameter.element_size() for parameter in parameters)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """How well its passes were used, on average: what a pass reports, by name."""
+        if not self.passes:
+            return {}
+        columns = zip(*self.passes, strict=True)
+        return {
+            name: sum(column) / len(column) for name, column in zip(PassShare._fields, columns, strict=True)
+        }
 
     # The batch
 
@@ -129,6 +148,7 @@ class Slot:
     def _clip(self, limit: float) -> float:
         """The gradient's norm before it is clipped to `limit`."""
         gradients = [self.adapter.A.grad, self.adapter.B.grad]
+        # In fp32 the sum over so long a tensor is off by 1e-3.
         norm = math.hypot(
             *(float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) for gradient in gradients)
         )
