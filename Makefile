@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep smoke test check format data docs pictures clean
+.PHONY: help venv sweep smoke bench test check format data docs pictures clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -21,8 +21,18 @@ $(READY): pyproject.toml constraints.txt
 sweep: $(READY)  ## Run the default experiment: SmolLM2-135M on the support_bot data, about 15 minutes on two cores
 	$(BIN)/python -m sweep +experiment=support_bot
 
-smoke: $(READY)  ## Run the whole pipeline and production training on a tiny random model, in a scratch folder
-	$(BIN)/python -m pytest -m smoke
+smoke: $(READY)  ## Run the whole pipeline and production training on a tiny random model, and the slow checks
+	$(BIN)/python -m pytest -m 'smoke or slow'
+
+bench: $(READY)  ## Measure the engine, the driver and the search again, about 20 minutes on two cores
+	$(BIN)/python benchmarks/products.py
+	$(BIN)/python benchmarks/packed_vs_trainer.py
+	$(BIN)/python benchmarks/sweep_end_to_end.py
+	$(BIN)/python benchmarks/refill.py
+	$(BIN)/python benchmarks/resume.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/search_replay.py
 
 test: $(READY)  ## Run the tests
 	$(BIN)/python -m pytest

@@ -228,7 +228,7 @@ OVERRIDES = [
     Mistake(f"{FAST} data.slice_columns=style", "'style'", "a list", "Write [a, b]"),
     Mistake(f"{FAST} data.slice_columns=style,channel", "style,channel", "one run", "slice_columns=[a, b]"),
     Mistake(f"{FAST} recipe.batch_size=4,8", "batch_size=4,8", "one run", "'space.batch_size=choice(4,8)'"),
-    Mistake(f"{FAST} engine=packed", "engine=packed", "no such file", "There are: "),
+    Mistake(f"{FAST} engine=fused", "engine=fused", "no such file", "There are: "),
     Mistake(f"{FAST} sampler=cmaes", "sampler=cmaes", "no such file", "There are: "),
     Mistake(f"{FAST} sampler=gp", "GPSampler", "ran to the end", "Write scheduler=full"),
     Mistake(f"{FAST} data=rows.csv", "data=rows.csv", "no such file", "write data=own data.path=rows.csv"),

@@ -31,6 +31,10 @@ class Update(NamedTuple):
     A_gradient: torch.Tensor
     B_gradient: torch.Tensor
 
+    def weights(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B as the model computes."""
+        return (self.A, self.B) if self.A.dtype == dtype else (self.A.to(dtype), self.B.to(dtype))
+
 
 class Adapter:
     """One trial's low-rank update of a model's linear layers, y += scale * (x A') B.
@@ -221,8 +225,9 @@ class _Add(torch.autograd.Function):
             mask = lane.dropout.mask(x_TI.shape[1], inputs) if lane.dropout else None
             if mask is not None:
                 inputs = inputs * mask
-            hidden = inputs @ update.A.to(x.dtype).T
-            y_TO[lane.start : lane.stop].addmm_(hidden, update.B.to(x.dtype), alpha=lane.adapter.scale)
+            A, B = update.weights(x.dtype)
+            hidden = inputs @ A.T
+            y_TO[lane.start : lane.stop].addmm_(hidden, B, alpha=lane.adapter.scale)
             ctx.kept.append((hidden, mask))
         ctx.mark_dirty(output)
         ctx.save_for_backward(x_TI)
@@ -243,12 +248,13 @@ class _Add(torch.autograd.Function):
             inputs = x_TI[lane.start : lane.stop]
             if mask is not None:
                 inputs = inputs * mask
-            back = (g @ update.B.to(x_TI.dtype).T).mul_(scale)
+            A, B = update.weights(x_TI.dtype)
+            back = (g @ B.T).mul_(scale)
             _accumulate(update.B_gradient, hidden.T, g, scale)
             _accumulate(update.A_gradient, back.T, inputs, 1.0)
             if down is not None:
                 part = down[lane.start : lane.stop]
-                torch.mm(back, update.A.to(x_TI.dtype), out=part)
+                torch.mm(back, A, out=part)
                 if mask is not None:
                     part.mul_(mask)
         return gradient, down.view(ctx.shape) if down is not None else None, None, None, None
