@@ -133,7 +133,8 @@ def test_a_stopped_sweep_goes_on_to_the_same_end(
 ) -> None:
     assert start_and_stop(SWEEP, tmp_path, cache, lines=5, how=how) == code
     if how is not signal.SIGKILL:
-        assert "go on with:\n  python -m sweep +experiment=smoke engine.slots=1" in (tmp_path / "log").read_text()
+        again = "go on with:\n  python -m sweep +experiment=smoke engine.slots=1"
+        assert again in (tmp_path / "log").read_text()
     halfway = outline(tmp_path)
     output = run(SWEEP, tmp_path, cache)
     assert f"{len(halfway)} trials done before" in output
