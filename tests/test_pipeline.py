@@ -33,7 +33,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A folder in which the smoke experiment ran once."""
     folder = tmp_path_factory.mktemp("done")
     output = run(SWEEP, folder, cache)
-    assert "next   python -m sweep.train +experiment=smoke +best=smoke" in output
+    assert "next   python -m sweep.train +experiment=smoke engine.slots=1 +best=smoke" in output
     return folder
 
 
