@@ -210,11 +210,12 @@ class Rungs:
 
 class _Refused(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        raise RuntimeError(f"The packed engine would not be measured: {record.getMessage()}")
+        # Not an Exception, which an engine would turn into a failed trial.
+        raise SystemExit(f"The packed engine would not be measured: {record.getMessage()}")
 
 
 def require_packing() -> None:
-    """From now on raise RuntimeError where the packed engine hands work to the solo engine, and says so."""
+    """From now on end the script where the packed engine hands work to the solo engine, and says so."""
     logging.getLogger("sweep.engines").addHandler(_Refused(logging.WARNING))
 
 

@@ -38,6 +38,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from rich.console import Console
 
+from jobs import RECIPE as SHARED
 from sweep.backends.inline import Inline
 from sweep.engines import checkpoint, synthetic
 from sweep.evaluation.metrics import HardRows, Perplexity
@@ -50,7 +51,7 @@ from sweep.search.storage import open_storage
 from sweep.search.study import Study
 from sweep.tracking.mlflow import SweepRecord, Tracker, Tracking
 from sweep.tracking.store import connect
-from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, RowLoss, Source, View
+from sweep.types import Capacity, Done, Job, Progress, Report, RowLoss, Source, View
 
 TRIALS = 48
 REPEATS = 3
@@ -63,20 +64,7 @@ CHECKPOINT_BYTES = 59_000_000
 RESULT = Path(__file__).parent / "results" / "overhead.json"
 
 SCHEDULER = Asha(eta=3, rungs=3)
-RECIPE = Recipe(
-    learning_rate=3e-4,
-    batch_size=8,
-    weight_decay=0.0,
-    lora_rank=16,
-    lora_alpha=32.0,
-    lora_dropout=0.0,
-    target_modules="all-linear",
-    rslora=False,
-    warmup_fraction=0.1,
-    schedule="linear",
-    epochs=1.0,
-    max_gradient_norm=1.0,
-)
+RECIPE = replace(SHARED, learning_rate=3e-4, warmup_fraction=0.1)
 SPACE = Space.from_mapping(
     {
         "learning_rate": {"low": 3e-5, "high": 3e-3, "log": True},

@@ -20,7 +20,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import logging
 import math
 import statistics
 import tempfile
@@ -32,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from jobs import RECIPE, RESULTS, Jobs, job, machine, trial
+from jobs import RECIPE, RESULTS, Jobs, job, machine, require_packing, trial
 from sweep.data.encode import Encoded, encode
 from sweep.data.example import Example, Message
 from sweep.data.split import DataSet
@@ -418,11 +417,6 @@ def write(path: Path, sizes: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(told, indent=1) + "\n")
 
 
-def refuse(record: logging.LogRecord) -> bool:
-    """End it: what the packed engine warns of is that trials run on the solo engine."""
-    raise SystemExit(record.getMessage())
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -431,7 +425,7 @@ def main() -> None:
     parser.add_argument("--pass-tokens", type=int, default=PASS_TOKENS, help="of the packed engine")
     parser.add_argument("--results", type=Path, default=TOLD, help="the file to write")
     options = parser.parse_args()
-    logging.getLogger("sweep.engines").addFilter(refuse)
+    require_packing()
     for name in [options.size] if options.size else CPU_SIZES:
         print(f"\n{name}: response tokens per second, median (range)\n{HEAD}", flush=True)
         told = measure_size(SIZES[name], quick=options.quick, tokens=options.pass_tokens)

@@ -12,10 +12,11 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch.nn import functional
+
+from jobs import RESULTS, machine
 
 # Inputs, outputs, slots, tokens of all slots, rank.
 CASES = (
@@ -28,7 +29,6 @@ CASES = (
 )
 REPEATS = 15
 CALLS = 10
-RESULTS = Path(__file__).parent / "results" / "products.json"
 
 
 def ways(inputs: int, outputs: int, slots: int, tokens: int, rank: int) -> dict[str, Callable[[], object]]:
@@ -78,8 +78,8 @@ def main() -> None:
         }
         print(row)
         rows.append(row)
-    machine = {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    RESULTS.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    told = {"machine": machine(), "rows": rows}
+    (RESULTS / "products.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,11 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweep.data.load import load
-from sweep.data.source import DataSource, SplitShares
-from sweep.data.split import split
+from jobs import RECIPE as SHARED
+from jobs import TINY, shipped_rows
 from sweep.engines.inputs import EncodedRows, Inputs
-from sweep.engines.model import RandomLlama
 from sweep.engines.packed import Packed
 from sweep.types import Capacity, Done, Engine, Job, Recipe, Report, Trial, View, Wait
 
@@ -43,37 +41,8 @@ GRID: Mapping[str, Sequence[float]] = {
     # A model that knows nothing wants high rates: the best lies near 3e-3, and 3e-2 is too high.
     "learning_rate": (1e-4, 2.3e-4, 5.1e-4, 1.2e-3, 2.6e-3, 5.9e-3, 1.3e-2, 3e-2),
 }
-RECIPE = Recipe(
-    learning_rate=2.3e-4,
-    batch_size=8,
-    weight_decay=0.0,
-    lora_rank=16,
-    lora_alpha=32.0,
-    lora_dropout=0.0,
-    target_modules="all-linear",
-    rslora=False,
-    warmup_fraction=0.1,
-    schedule="linear",
-    epochs=1.0,
-    max_gradient_norm=1.0,
-)
-MODEL = RandomLlama(hidden_size=64, layers=2, heads=4, seed=0, dtype="float32")
-SOURCE = DataSource(
-    path="data/support_bot/support_bot.jsonl",
-    hub_split="train",
-    messages_column="messages",
-    prompt_column=None,
-    response_column=None,
-    id_column="id",
-    intent_column="intent",
-    required_column="required",
-    forbidden_column="forbidden",
-    slice_columns=(),
-    system_prompt="You are the support assistant of Fernhill.",
-    max_tokens=96,
-    max_rows=None,
-    split=SplitShares(train=0.7, validation=0.1, confirm=0.08, test=0.08, golden=0.04, group_similarity=0.8),
-)
+RECIPE = dataclasses.replace(SHARED, learning_rate=2.3e-4, warmup_fraction=0.1)
+MAX_TOKENS = 96
 
 
 def make_engine(inputs: Inputs) -> Engine:
@@ -141,7 +110,7 @@ class Curves:
 
     def __init__(self, recipes: Sequence[Recipe]) -> None:
         trials = [
-            Trial(id=str(number), number=number, recipe=recipe, seed=0, base=MODEL.identity)
+            Trial(id=str(number), number=number, recipe=recipe, seed=0, base=TINY.identity)
             for number, recipe in enumerate(recipes)
         ]
         self.curves = {trial.id: Curve(trial) for trial in trials}
@@ -212,7 +181,7 @@ def table(source: Curves, inputs: Inputs) -> dict[str, object]:
         for curve in source.curves.values()
     ]
     return {
-        "model": MODEL.identity,
+        "model": TINY.identity,
         "data_fingerprint": inputs.data.fingerprint,
         "recipe": dataclasses.asdict(RECIPE),
         "horizon": HORIZON,
@@ -231,9 +200,9 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE, help="the file to write")
     options = parser.parse_args()
     source = Curves(recipes(options.configurations))
-    data = split(load(SOURCE), SOURCE.split, seed=0)
+    data = shipped_rows()
     with tempfile.TemporaryDirectory() as folder:
-        inputs = Inputs(model=MODEL, data=data, max_tokens=SOURCE.max_tokens, folder=Path(folder))
+        inputs = Inputs(model=TINY, data=data, max_tokens=MAX_TOKENS, folder=Path(folder))
         engine = make_engine(inputs)
         record(source, engine)
         engine.close()

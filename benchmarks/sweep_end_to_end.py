@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
 import math
 import statistics
 import tempfile
@@ -36,7 +35,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from jobs import RECIPE, RESULTS, SMOLLM2, TINY, machine, shipped_rows
+from jobs import RECIPE, RESULTS, SMOLLM2, TINY, machine, require_packing, shipped_rows
 from sweep.backends.inline import Inline
 from sweep.data.encode import encode
 from sweep.data.split import DataSet
@@ -429,11 +428,6 @@ def write(path: Path, name: str, task: Task, found: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def refuse(record: logging.LogRecord) -> bool:
-    """End it: what the packed engine warns of is that trials run on the solo engine."""
-    raise SystemExit(record.getMessage())
-
-
 def main() -> None:
     """Search, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -442,7 +436,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="four short trials, printed and not written")
     parser.add_argument("--results", type=Path, default=TOLD, help="the file to write")
     options = parser.parse_args()
-    logging.getLogger("sweep.engines").addFilter(refuse)
+    require_packing()
     task = QUICK if options.quick else TASKS[options.model]
     names = [*OURS, *BY_HAND]
     runs = measure(task, names, options.seeds or task.seeds)

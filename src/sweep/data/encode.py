@@ -34,6 +34,11 @@ class Encoded:
     truncated: bool
 
     @property
+    def response_tokens(self) -> int:
+        """What there is to learn."""
+        return len(self.input_ids) - self.response_start
+
+    @property
     def labels(self) -> list[int]:
         """The input ids, -100 in place of the prompt's."""
         return [IGNORED] * self.response_start + self.input_ids[self.response_start :].tolist()

@@ -34,13 +34,8 @@ def packed_attention(
     if other.get("softcap") is not None:
         raise NotImplementedError("its attention caps its scores")
     parts = [_attend(query, key, value, group, scaling, sliding_window) for group in layout.groups]
-    if len(parts) == 1:
-        order = layout.groups[0].line
-        whole = parts[0]
-    else:
-        order = torch.cat([group.line for group in layout.groups])
-        whole = torch.cat(parts)
-    return _Reorder.apply(whole, order)[None], None  # type: ignore[no-untyped-call]
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return _Reorder.apply(whole, layout.order)[None], None  # type: ignore[no-untyped-call]
 
 
 AttentionInterface.register(_NAME, packed_attention)

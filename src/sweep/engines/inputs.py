@@ -14,7 +14,7 @@ from sweep.data.split import DataSet
 from sweep.engines.layout import shared_beginning
 from sweep.engines.model import ModelSource
 from sweep.engines.tokens import identity, mapped
-from sweep.types import Split, View
+from sweep.types import Job, Split, View
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,6 +28,10 @@ class Inputs:
     data: DataSet
     max_tokens: int
     folder: Path
+
+    def state(self, job: Job, examples: int) -> Path:
+        """Where the job's trial keeps its state after so many examples."""
+        return self.folder / job.trial.id / str(examples)
 
 
 class EncodedRows:

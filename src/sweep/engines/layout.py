@@ -68,7 +68,8 @@ class Layout:
 
     The last token of a row predicts nothing and is left out. input_ids, positions: 1 x T.
     predicts: N indices into T of the tokens that predict a response token; targets: N, that token;
-    owners: N, the row it belongs to. padding: share of the attention's cells that only fill a
+    owners: N, the row it belongs to. order: which token of the line each of the groups' tokens is,
+    group after group. padding: share of the attention's cells that only fill a
     rectangle.
     """
 
@@ -78,6 +79,7 @@ class Layout:
     targets: torch.Tensor
     owners: torch.Tensor
     groups: tuple[AttentionGroup, ...]
+    order: torch.Tensor
     padding: float
 
 
@@ -118,6 +120,7 @@ def lay_out(stretches: Sequence[Stretch], device: torch.device) -> Layout:
     ids, positions = _tokens(places)
     groups, cells = _attention_groups(places, device)
     used = sum(length(place.row) ** 2 for place in places)
+    learned = [place.row.response_tokens for place in places]
     return Layout(
         input_ids=_tensor(ids, device)[None],
         positions=_tensor(positions, device)[None],
@@ -125,8 +128,9 @@ def lay_out(stretches: Sequence[Stretch], device: torch.device) -> Layout:
         targets=_tensor(
             np.concatenate([_ids(place.row)[place.row.response_start :] for place in places]), device
         ),
-        owners=_tensor(np.repeat(np.arange(len(places)), [_learned(place.row) for place in places]), device),
+        owners=_tensor(np.repeat(np.arange(len(places)), learned), device),
         groups=groups,
+        order=torch.cat([group.line for group in groups]),
         padding=1.0 - used / cells,
     )
 
@@ -153,10 +157,6 @@ def _tokens(places: Sequence[_Row]) -> tuple[Integers, Integers]:
 
 def _predicts(place: _Row) -> Integers:
     return place.start - place.shared + np.arange(place.row.response_start - 1, length(place.row))
-
-
-def _learned(row: Encoded) -> int:
-    return len(row.input_ids) - row.response_start
 
 
 def _attention_groups(places: Sequence[_Row], device: torch.device) -> tuple[tuple[AttentionGroup, ...], int]:

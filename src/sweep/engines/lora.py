@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from peft import LoraConfig
 from torch import nn
 
 from sweep.errors import ConfigError
@@ -59,16 +60,15 @@ class Adapter:
         self.A, self.B = (
             nn.Parameter(torch.zeros(size, dtype=dtype, device=device)) for size in (inputs, outputs)
         )
-        self.clear_gradients()
+        for parameter in (self.A, self.B):
+            parameter.grad = torch.zeros_like(parameter)
         self.updates = dict(self._updates())
 
     def clear_gradients(self) -> None:
-        """All zero, in place once they exist: the layers' views stay valid."""
+        """All zero, in place: the layers' views stay valid."""
         for parameter in (self.A, self.B):
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            else:
-                parameter.grad.zero_()
+            assert parameter.grad is not None
+            parameter.grad.zero_()
 
     def _updates(self) -> Iterator[tuple[str, Update]]:
         assert self.A.grad is not None
@@ -99,9 +99,14 @@ def initial_A(seed: int, name: str, rank: int, inputs: int) -> torch.Tensor:
     Uniform within 1 / sqrt(inputs), PEFT's distribution; B begins at zero. One draw for all ranks:
     a higher rank adds rows.
     """
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    generator = generator_of(seed, name, torch.device("cpu"))
     return torch.empty(rank, inputs).uniform_(-1.0, 1.0, generator=generator) / math.sqrt(inputs)
+
+
+def generator_of(seed: int, key: object, device: torch.device) -> torch.Generator:
+    """One that a trial's seed and the key decide, whoever else draws."""
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def targeted(model: nn.Module, recipe: Recipe) -> dict[str, nn.Linear]:
@@ -125,6 +130,24 @@ def targeted(model: nn.Module, recipe: Recipe) -> dict[str, nn.Linear]:
         for name, part in linear.items()
         if any(_is_called(name, wanted) for wanted in recipe.target_modules)
     }
+
+
+def peft_config(recipe: Recipe, modules: str | Sequence[str]) -> LoraConfig:
+    """What PEFT calls the recipe's adapter."""
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=recipe.lora_dropout,
+        use_rslora=recipe.rslora,
+        use_dora=recipe.dora,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+    )
+
+
+def peft_name(name: str) -> str:
+    """What PEFT calls the model's layer of this name."""
+    return f"base_model.model.{name}"
 
 
 def _is_called(name: str, wanted: str) -> bool:

@@ -267,7 +267,7 @@ class Packed:
                     nats[p][row] = value
         return [
             [
-                RowLoss(row.row, value, len(row.input_ids) - row.response_start)
+                RowLoss(row.row, value, row.response_tokens)
                 for row, value in zip(part.rows, values, strict=True)
             ]
             for part, values in zip(parts, nats, strict=True)
@@ -305,7 +305,7 @@ class Packed:
         job = slot.job
         if slot.examples_seen == job.start:
             return job.checkpoint
-        target = self._inputs.folder / job.trial.id / str(slot.examples_seen)
+        target = self._inputs.state(job, slot.examples_seen)
         with checkpoint.writing(target) as aside:
             slot.save(aside, self._inputs.model.identity)
         return str(target)

@@ -115,8 +115,8 @@ class SharedBase:
         counts = torch.tensor([len(part.rows) for part in parts], device=self.device)
         per_row = torch.tensor(weights, dtype=self.dtype, device=self.device).repeat_interleave(counts)
         with self._packed(parts), torch.enable_grad():
-            nats = _Nats.apply(self._logits(layout), layout.targets, per_row[layout.owners])  # type: ignore[no-untyped-call]
-            nats.backward(torch.ones_like(nats))
+            nats = _Nats.apply(self._logits(layout), layout.targets)  # type: ignore[no-untyped-call]
+            nats.backward(per_row[layout.owners])
         return _found(nats.detach(), layout, parts)
 
     @torch.no_grad()
@@ -125,8 +125,8 @@ class SharedBase:
         layout = self._lay_out(parts)
         with self._packed(parts):
             logits = self._logits(layout)
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return _found(functional.cross_entropy(wide, layout.targets, reduction="none"), layout, parts)
+        nats = functional.cross_entropy(_wide(logits), layout.targets, reduction="none")
+        return _found(nats, layout, parts)
 
     def close(self) -> None:
         """Leave the model as it was found."""
@@ -189,8 +189,7 @@ class SharedBase:
         """A row's nats by the model's own attention."""
         ids = torch.as_tensor(row.input_ids, device=self.device).long()[None]
         logits = self.model(input_ids=ids, use_cache=False).logits[0, row.response_start - 1 : -1]
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return float(functional.cross_entropy(wide, ids[0, row.response_start :], reduction="sum"))
+        return float(functional.cross_entropy(_wide(logits), ids[0, row.response_start :], reduction="sum"))
 
 
 def _trial_adapter(base: SharedBase) -> Adapter:
@@ -203,23 +202,27 @@ def _trial_adapter(base: SharedBase) -> Adapter:
 
 
 class _Nats(torch.autograd.Function):
-    """Negative log-likelihood of each target; its gradient is weighted, one weight per token."""
+    """Negative log-likelihood of each target, in fp32 at least."""
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        wide = logits.to(weights.dtype)
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        wide = _wide(logits)
         total = torch.logsumexp(wide, dim=1)
-        ctx.save_for_backward(logits, total, targets, weights)
+        ctx.save_for_backward(logits, total, targets)
         return total - wide.gather(1, targets[:, None])[:, 0]
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        logits, total, targets, weights = ctx.saved_tensors
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits, total, targets = ctx.saved_tensors
         # In place: the logits are the largest tensor of a pass, and nobody needs them any more.
-        share = logits.to(total.dtype).sub_(total[:, None]).exp_()
+        share = _wide(logits).sub_(total[:, None]).exp_()
         share[torch.arange(len(targets), device=targets.device), targets] -= 1.0
-        share.mul_((gradient * weights)[:, None])
-        return share.to(logits.dtype), None, None
+        share.mul_(gradient[:, None])
+        return share.to(logits.dtype), None
+
+
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _found(nats: torch.Tensor, layout: Layout, parts: Sequence[Part]) -> Pass:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -10,13 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from sweep.data.encode import Encoded
 from sweep.engines import checkpoint
 from sweep.engines.layout import length
-from sweep.engines.lora import Adapter, Dropout, initial_A
+from sweep.engines.lora import Adapter, Dropout, generator_of, initial_A, peft_config, peft_name
 from sweep.engines.schedule import schedule_of
 from sweep.engines.shared_base import Part
 from sweep.engines.stream import Stream
@@ -89,7 +87,7 @@ class Slot:
         """Forget what passes since the last step have added."""
         self._positions = range(self.examples_seen, self.examples_seen + self.job.trial.recipe.batch_size)
         self._batch = [self._rows[self._stream[position]] for position in self._positions]
-        self._learned = sum(len(row.input_ids) - row.response_start for row in self._batch)
+        self._learned = sum(row.response_tokens for row in self._batch)
         self._next, self._nats = 0, 0.0
         self.adapter.clear_gradients()
 
@@ -115,7 +113,7 @@ class Slot:
         if not share:
             return Part(self.adapter, rows, self._shared)
         device, seed = self.adapter.A.device, self.job.trial.seed
-        draws = [_draw(seed, position, device) for position in self._positions[taken]]
+        draws = [generator_of(seed, position, device) for position in self._positions[taken]]
         return Part(self.adapter, rows, dropout=Dropout(share, [length(row) for row in rows], draws))
 
     def add(self, nats: float) -> None:
@@ -197,26 +195,19 @@ def save_adapter(adapter: Adapter, job: Job, folder: Path, base: str) -> None:
     recipe = job.trial.recipe
     weights = {}
     for name, update in adapter.updates.items():
-        weights[f"{_prefix(name)}.lora_A.weight"] = update.A
-        weights[f"{_prefix(name)}.lora_B.weight"] = update.B.T.contiguous()
+        weights[f"{peft_name(name)}.lora_A.weight"] = update.A
+        weights[f"{peft_name(name)}.lora_B.weight"] = update.B.T.contiguous()
     save_file(weights, folder / _ADAPTER, metadata={"format": "pt"})
-    LoraConfig(
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base,
-        r=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,  # type: ignore[arg-type]
-        lora_dropout=recipe.lora_dropout,
-        use_rslora=recipe.rslora,
-        target_modules=sorted(adapter.updates),
-        inference_mode=True,
-    ).save_pretrained(str(folder))
+    config = peft_config(recipe, sorted(adapter.updates))
+    config.base_model_name_or_path, config.inference_mode = base, True
+    config.save_pretrained(str(folder))
 
 
 def load_adapter(adapter: Adapter, folder: Path) -> None:
     """Weights that `save_adapter` wrote. Raises CheckpointError if they are of another shape."""
     weights = load_file(folder / _ADAPTER)
     wanted = {
-        f"{_prefix(name)}.lora_{part}.weight": tensor
+        f"{peft_name(name)}.lora_{part}.weight": tensor
         for name, update in adapter.updates.items()
         for part, tensor in (("A", update.A), ("B", update.B.T))
     }
@@ -225,12 +216,3 @@ def load_adapter(adapter: Adapter, folder: Path) -> None:
         raise CheckpointError(f"{folder} holds an adapter of other layers or another rank than the recipe's.")
     for name, tensor in wanted.items():
         tensor.copy_(weights[name])
-
-
-def _prefix(name: str) -> str:
-    return f"base_model.model.{name}"
-
-
-def _draw(seed: int, position: int, device: torch.device) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed}/{position}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

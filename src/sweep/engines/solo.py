@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sweep.engines import checkpoint
 from sweep.engines.evaluate import loss_batches
 from sweep.engines.inputs import EncodedRows, Inputs
-from sweep.engines.lora import initial_A, targeted
+from sweep.engines.lora import initial_A, peft_config, peft_name, targeted
 from sweep.engines.model import Base, peft_on_transformers
 from sweep.engines.outcome import Account, Outcome, failed, free_memory, is_out_of_memory, report_of
 from sweep.engines.segment import Segment
-from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, RowLoss, Source, Wait
+from sweep.types import Capacity, Done, Job, Progress, Report, RowLoss, Source, Wait
 
 _EVALUATION_TOKENS = 2048
 
@@ -153,9 +153,11 @@ class Solo:
         with peft_on_transformers():
             if job.start == job.stop:
                 return PeftModel.from_pretrained(self._model, str(job.checkpoint))
-            layers = targeted(self._model, job.trial.recipe)
+            recipe = job.trial.recipe
+            layers = targeted(self._model, recipe)
             set_seed(job.trial.seed)
-            wrapped = cast(PeftModel, get_peft_model(self._model, _lora_config(job.trial.recipe)))
+            config = peft_config(recipe, recipe.target_modules)
+            wrapped = cast(PeftModel, get_peft_model(self._model, config))
             _begin(wrapped, layers, job.trial.seed)
             return wrapped
 
@@ -173,7 +175,7 @@ class Solo:
         if outcome.state not in ("reached", "stopped"):
             return None
         produced = next(work.glob("checkpoint-*"))
-        target = self._inputs.folder / job.trial.id / str(outcome.examples_seen)
+        target = self._inputs.state(job, outcome.examples_seen)
         with checkpoint.writing(target) as aside:
             for path in produced.iterdir():
                 # training_args.bin is a pickle, README.md a form to fill in: neither is state.
@@ -185,21 +187,8 @@ class Solo:
 def _begin(wrapped: PeftModel, layers: Iterable[str], seed: int) -> None:
     """Start from the weights that every engine starts from."""
     for name in layers:
-        (A,) = wrapped.get_submodule(f"base_model.model.{name}").lora_A.parameters()  # type: ignore[union-attr]
+        (A,) = wrapped.get_submodule(peft_name(name)).lora_A.parameters()  # type: ignore[union-attr]
         A.data.copy_(initial_A(seed, name, *A.shape))
-
-
-def _lora_config(recipe: Recipe) -> LoraConfig:
-    modules = recipe.target_modules
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,  # type: ignore[arg-type]
-        lora_dropout=recipe.lora_dropout,
-        use_rslora=recipe.rslora,
-        use_dora=recipe.dora,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-    )
 
 
 def _since(begun: float, steps: Sequence[Progress] = ()) -> Account:

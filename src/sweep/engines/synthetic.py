@@ -118,7 +118,7 @@ class Synthetic:
     def _save(self, job: Job, examples: int) -> str | None:
         if job.start == job.stop:
             return job.checkpoint
-        target = self._inputs.folder / job.trial.id / str(examples)
+        target = self._inputs.state(job, examples)
         with checkpoint.writing(target) as aside:
             (aside / "state.json").write_text(json.dumps({"examples_seen": examples}))
         return str(target)
