@@ -34,7 +34,8 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, get_storage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from rich.console import Console
 
@@ -101,7 +102,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),
     "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=6, group=True),
 }
-STORAGES = ("memory", "sqlite")
+STORAGES = ("memory", "journal", "sqlite")
 
 
 class Case(NamedTuple):
@@ -163,9 +164,7 @@ def ours(case: Case, folder: Path, trials: int) -> dict[str, float]:
     """From the first ask until every run agrees with its trial."""
     study = Study(
         replace(PLAN, trials=trials),
-        storage=InMemoryStorage()
-        if case.storage == "memory"
-        else open_storage(f"sqlite:///{folder}/study.db"),
+        storage=storage_of(case, folder),
         sampler=SAMPLERS[case.sampler],
         scheduler=SCHEDULER,
     )
@@ -191,9 +190,11 @@ def ours(case: Case, folder: Path, trials: int) -> dict[str, float]:
 
 def by_hand(case: Case, folder: Path, trials: int) -> dict[str, float]:
     """The loop of Optuna's documentation: a trial goes on until the median of the others is better."""
-    storage = InMemoryStorage() if case.storage == "memory" else f"sqlite:///{folder}/study.db"
-    pruner = optuna.pruners.MedianPruner()
-    study = optuna.create_study(storage=storage, sampler=SAMPLERS[case.sampler](0), pruner=pruner)
+    study = optuna.create_study(
+        storage=storage_of(case, folder),
+        sampler=SAMPLERS[case.sampler](0),
+        pruner=optuna.pruners.MedianPruner(),
+    )
     ladder = SCHEDULER.ladder(PLAN.horizon(RECIPE.epochs), PLAN.unit)
 
     def whole() -> int:
@@ -211,6 +212,16 @@ def by_hand(case: Case, folder: Path, trials: int) -> dict[str, float]:
         return reports
 
     return cost(whole)
+
+
+def storage_of(case: Case, folder: Path) -> BaseStorage:
+    """An empty one; SQLite as each driver opens it."""
+    if case.storage == "memory":
+        return InMemoryStorage()
+    if case.storage == "journal":
+        return JournalStorage(JournalFileBackend(str(folder / "journal")))
+    url = f"sqlite:///{folder}/study.db"
+    return open_storage(url) if case.driver == "sweep" else get_storage(url)
 
 
 def cost(whole: Callable[[], int]) -> dict[str, float]:

@@ -7,9 +7,7 @@ seeds each. Writes `results/search_replay.json`; some minutes on one core. The t
 grid, which is the search space.
 
 Regret: a person who stops the search takes the trial with the best loss at the highest rung that any
-trial has reached; its loss at the horizon, above the best of the table, relative to that. As the defaults
-go to the horizon first, that person keeps to them until another trial gets there. One who guesses earlier
-takes the best at the highest rung that a trial besides the defaults has reached.
+trial has reached; its loss at the horizon, above the best of the table, relative to that.
 
 Cost: tokens trained and tokens read in evaluations, one as dear as the other, in full runs (one
 configuration to the horizon, evaluated once). Numbers are medians over the seeds, a search that never
@@ -29,7 +27,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -57,13 +55,10 @@ GP_SETTINGS = ((32, 1),)
 LIMITS = {"1%": 0.01, "0.2%": 0.002}
 BUDGETS = (2, 4, 8, 16, 32)
 REFERENCE = "tpe+full"
-CONFIGURED = "tpe+asha eta 3 rungs 3"
+CONFIGURED = "tpe+asha eta 3 rungs 4"
 GOAL = 1 / 3
 RESAMPLES = 2000
 DEFAULT = {"learning_rate": 3e-4, "batch_size": 8, "lora_rank": 16, "weight_decay": 0.0}
-
-
-Measure = Literal["regret", "guess"]
 
 
 class Method(NamedTuple):
@@ -77,14 +72,12 @@ class Method(NamedTuple):
 class Moment(NamedTuple):
     """What was so after a report.
 
-    spent: tokens of all slots. clock: tokens that a slot without a pause would have spent. guess: the
-    regret of who compares where a trial besides the defaults has been.
+    spent: tokens of all slots. clock: tokens that a slot without a pause would have spent.
     """
 
     spent: float
     clock: float
     regret: float
-    guess: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,13 +193,12 @@ class Replay:
 
 
 class Trace:
-    """An observer that notes the incumbents' regrets after every report."""
+    """An observer that notes the incumbent's regret after every report."""
 
     def __init__(self, table: Table, study: Study, engine: Replay) -> None:
         self._table, self._study, self._engine = table, study, engine
         # By rung: the lowest loss and whose it is.
         self._best: dict[int, tuple[float, str]] = {}
-        self._contended = 0
         self.moments: list[Moment] = []
 
     def log(self, event: Progress | Report) -> None:
@@ -214,16 +206,13 @@ class Trace:
         if event.validation_loss is not None:
             rung, found = event.examples_seen, (event.validation_loss, event.trial)
             self._best[rung] = min(found, self._best.get(rung, found))
-            if self._study.standing(event.trial).trial.number != 0:
-                self._contended = max(self._contended, rung)
-        highest = max(self._best, default=0)
-        regret, guess = self._regret(highest), self._regret(self._contended or highest)
-        self.moments.append(Moment(self._engine.spent, self._engine.clock, regret, guess))
+        self.moments.append(Moment(self._engine.spent, self._engine.clock, self._regret()))
 
-    def _regret(self, rung: int) -> float:
-        if rung not in self._best:
+    def _regret(self) -> float:
+        if not self._best:
             return math.inf
-        return self._table.regret(self._study.standing(self._best[rung][1]).trial.recipe)
+        incumbent = self._best[max(self._best)][1]
+        return self._table.regret(self._study.standing(incumbent).trial.recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +222,9 @@ class Search:
     moments: Sequence[Moment]
     distinct: int
 
-    def until(self, limit: float, measure: Measure) -> Moment | None:
+    def until(self, limit: float) -> Moment | None:
         """The moment from which on the regret stays below the limit."""
-        late = [number for number, moment in enumerate(self.moments) if getattr(moment, measure) >= limit]
+        late = [number for number, moment in enumerate(self.moments) if moment.regret >= limit]
         first = late[-1] + 1 if late else 0
         return self.moments[first] if first < len(self.moments) else None
 
@@ -355,12 +344,12 @@ def ratio(cost: float, reference: float) -> float:
 
 
 def cost(
-    table: Table, searches: Sequence[Search], reference: Sequence[Search], limit: float, measure: Measure
+    table: Table, searches: Sequence[Search], reference: Sequence[Search], limit: float
 ) -> dict[str, Any]:
     """Full runs until the regret stays below the limit, and their ratio to those of the reference."""
 
     def taken(those: Sequence[Search]) -> list[float]:
-        moments = [search.until(limit, measure) for search in those]
+        moments = [search.until(limit) for search in those]
         return [math.inf if moment is None else moment.spent / table.full_run for moment in moments]
 
     own, against = taken(searches), taken(reference)
@@ -378,9 +367,8 @@ def row(table: Table, searches: Sequence[Search], reference: Sequence[Search]) -
     reference = reference[: len(searches)]
     found: dict[str, Any] = {"searches": len(searches)}
     for name, limit in LIMITS.items():
-        found[f"full_runs_to_{name}"] = cost(table, searches, reference, limit, "regret")
-        found[f"full_runs_to_{name}_by_guess"] = cost(table, searches, reference, limit, "guess")
-    arrivals = [search.until(LIMITS["1%"], "regret") for search in searches]
+        found[f"full_runs_to_{name}"] = cost(table, searches, reference, limit)
+    arrivals = [search.until(LIMITS["1%"]) for search in searches]
     clocks = [math.inf if moment is None else moment.clock for moment in arrivals]
     found["clock_full_runs_to_1%"] = quantile(clocks, 0.5) / table.full_run
     found["regret_after_full_runs"] = {
@@ -453,13 +441,12 @@ def ranking(rows: Sequence[dict[str, Any]]) -> list[tuple[float, str]]:
 
 def reaches_goal(row: dict[str, Any]) -> str:
     """Whether the method needs at most a third of the reference's tokens, in a sentence."""
-    needed, guessed = row["full_runs_to_1%"], row["full_runs_to_1%_by_guess"]
+    needed = row["full_runs_to_1%"]
     low, high = needed["ratio_range"]
     return (
         f"{row['method']}, {row['trials']} trials, {row['slots']} slots: 1% in {needed['ratio']:.2f} "
-        f"({low:.2f} to {high:.2f}) of the tokens of {REFERENCE}, by guess in {guessed['ratio']:.2f}; "
-        f"at most a third: {'yes' if needed['ratio'] <= GOAL else 'no'}, by guess: "
-        f"{'yes' if guessed['ratio'] <= GOAL else 'no'}."
+        f"({low:.2f} to {high:.2f}) of the tokens of {REFERENCE}; "
+        f"at most a third: {'yes' if needed['ratio'] <= GOAL else 'no'}."
     )
 
 
@@ -483,12 +470,10 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     for trials, slots in SETTINGS:
         print(
             f"\n{trials} trials, {slots} slots: full runs until the regret stays below a limit, median "
-            f"(quartiles) and searches that never get there; their ratio to {REFERENCE};\nthe same by guess; "
+            f"(quartiles) and searches that never get there; their ratio to {REFERENCE};\n"
             "regret in percent after so many full runs; full runs and regret at the end"
         )
-        print(
-            f"{'':<27}{'1%':<27}{'ratio':<7}{'guess':<13}{'0.2%':<27}{'ratio':<7}{'guess':<13}{after}{'end':>13}"
-        )
+        print(f"{'':<27}{'1%':<27}{'ratio':<7}{'0.2%':<27}{'ratio':<7}{after}{'end':>13}")
         for row in chosen(rows, trials, slots):
             print(_line(row))
 
@@ -496,11 +481,10 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 def _line(row: dict[str, Any]) -> str:
     line = f"{row['method']:<27}"
     for name in LIMITS:
-        needed, guessed = row[f"full_runs_to_{name}"], row[f"full_runs_to_{name}_by_guess"]
+        needed = row[f"full_runs_to_{name}"]
         low, high = needed["quartiles"]
         median = f"{needed['median']:.1f} ({low:.1f} {high:.1f}) {needed['never']}/{row['searches']}"
-        guess = f"{guessed['median']:.1f} {guessed['ratio']:.2f}"
-        line += f"{median:<27}{needed['ratio']:<7.2f}{guess:<13}"
+        line += f"{median:<27}{needed['ratio']:<7.2f}"
     line += "".join(f"{100 * regret:>6.2f}" for regret in row["regret_after_full_runs"].values())
     return f"{line}{row['full_runs_in_all']:>7.1f}{100 * row['regret_at_end']:>6.2f}"
 

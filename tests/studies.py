@@ -20,7 +20,7 @@ from sweep.search.plan import Plan
 from sweep.search.scheduler import Asha, Scheduler
 from sweep.search.space import Space
 from sweep.search.study import Study
-from sweep.types import Observer, View
+from sweep.types import Observer, Report, Standing, Trial, TrialState, View
 from tests.recipes import DEFAULTS
 
 SPACE = Space.from_mapping(
@@ -80,3 +80,23 @@ def run_study(study: Study, engine: Synthetic, *observers: Observer) -> Study:
     """Search to the study's end, or until an observer raises."""
     search(study, Inline(make_engine=lambda: engine), observers)
     return study
+
+
+def standing(
+    number: int, values: dict[int, float], state: TrialState = "paused", *, seconds: float = 0.0
+) -> Standing:
+    """A trial with these losses by examples seen; the seconds are those of its last report."""
+    reports = tuple(
+        Report(
+            job="",
+            trial=str(number),
+            attempt=0,
+            examples_seen=rung,
+            state="reached",
+            validation_loss=loss,
+            seconds=seconds if rung == max(values) else 0.0,
+        )
+        for rung, loss in values.items()
+    )
+    trial = Trial(id=str(number), number=number, recipe=DEFAULTS, seed=0, base="none")
+    return Standing(trial=trial, state=state, reports=reports)

@@ -391,7 +391,7 @@ class TestTargets:
     @pytest.mark.parametrize(
         ("overrides", "told"),
         [
-            (["scheduler.eta=1"], "scheduler: Asha needs eta >= 2 and rungs >= 1, got eta=1, rungs=3."),
+            (["scheduler.eta=1"], "scheduler: Asha needs eta >= 2 and rungs >= 1, got eta=1, rungs=4."),
             (
                 ["scheduler=one_epoch", "scheduler.k=0"],
                 "scheduler: TopK needs k >= 1 and 0 < first_share < 1",

@@ -95,6 +95,16 @@ class EngineContract:
         assert second.validation_loss == straight.validation_loss
         assert _weights(second) == _weights(straight)
 
+    def test_a_rung_may_lie_within_a_step(self, engine: Engine) -> None:
+        odd = replace(RECIPE, batch_size=7)
+        (straight,) = reports(engine, job(0, 40, trial="straight", recipe=odd))
+        (first,) = reports(engine, job(0, 24, trial="odd", recipe=odd))
+        (second,) = reports(engine, job(24, 40, checkpoint=first.checkpoint, trial="odd", recipe=odd))
+        assert (first.state, second.state, second.error) == ("reached", "reached", None)
+        assert second.validation_loss == straight.validation_loss
+        (scored,) = reports(engine, job(24, 24, checkpoint=first.checkpoint, trial="odd", recipe=odd))
+        assert scored.validation_loss == pytest.approx(first.validation_loss)
+
     def test_a_cancelled_job_keeps_a_checkpoint_to_go_on_from(self, engine: Engine) -> None:
         class CancelAfterTwoSteps(Jobs):
             steps = 0

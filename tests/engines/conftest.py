@@ -30,8 +30,8 @@ def example(number: int) -> Example:
     return Example(id=f"row-{number}", messages=turns, intent=None, required=(), forbidden=(), slices={})
 
 
-@pytest.fixture
-def inputs(tmp_path: Path) -> Inputs:
+def tiny_inputs(folder: Path) -> Inputs:
+    """The rows and the model; checkpoints go to a folder in this one."""
     rows = tuple(example(number) for number in range(120))
     splits = {"train": rows[:72], "validation": rows[72:96], "confirm": rows[96:104], "test": rows[104:112]}
     data = DataSet(
@@ -40,4 +40,9 @@ def inputs(tmp_path: Path) -> Inputs:
         fingerprint="tiny",
         notes=(),
     )
-    return Inputs(model=TINY, data=data, max_tokens=96, folder=tmp_path / "checkpoints")
+    return Inputs(model=TINY, data=data, max_tokens=96, folder=folder / "checkpoints")
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Inputs:
+    return tiny_inputs(tmp_path)

@@ -41,12 +41,17 @@ PACKED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 ALONE: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2Config", HEADS),
+    "opt_with_dropout": (
+        "OPTConfig",
+        {**SHAPE, "ffn_dim": 48, "word_embed_proj_dim": 32, "dropout": 0.1},
+    ),
     "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4}),
     "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
     "mamba": ("MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2}),
 }
 REASONS = {
     "gemma2": "its attention caps its scores",
+    "opt_with_dropout": "it drops out units of its own",
     "gpt2": "it has no torch.nn.Linear layers",
     "bloom": "a row's loss depends on the row before it",
     "mamba": "a row's loss depends on the row before it",

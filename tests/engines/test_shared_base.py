@@ -129,11 +129,11 @@ def test_padding_is_counted_and_small(base: SharedBase) -> None:
 
 
 def test_passes_hold_every_row_once_within_bounds() -> None:
-    parts = [Part(None, ROWS[:4]), Part(None, ROWS[2:])]
+    parts = [Part(None, ROWS[:4], shared=3), Part(None, ROWS[2:])]
     seen: list[tuple[int, int]] = []
     for members in cut(parts, 60):
-        tokens = sum(length(parts[p].rows[r]) for p, rows in members for r in rows)
-        assert tokens <= 60
+        taken = [parts[p]._replace(rows=[parts[p].rows[r] for r in rows]) for p, rows in members]
+        assert sum(part.tokens for part in taken) <= 60
         seen += [(p, r) for p, rows in members for r in rows]
     assert sorted(seen) == [(p, r) for p in range(2) for r in range(4)]
     assert [list(cut([Part(None, ROWS[5:])], 10))] == [[[(0, [0])]]]

@@ -172,6 +172,12 @@ def test_trials_of_searched_length_are_compared_at_their_own_ends(tmp_path: Path
     assert losses == sorted(losses)
 
 
+def test_it_says_where_rungs_are_judged_on_fewer_rows(study: StoredStudy) -> None:
+    assert "validation rows" not in page_of(study).texts["curves"]
+    fewer = page_of(replace(study, judged_on=(16, 24, None)))
+    assert "on 16, 24, all validation rows" in fewer.texts["curves"]
+
+
 def test_what_an_earlier_winner_left_is_not_offered(study: StoredStudy) -> None:
     assert study.best is not None
     handed = Handed(trial=study.best.trial.id, best="best.yaml", adapter=None, look="ui", next="train it")
@@ -236,7 +242,7 @@ def test_a_sweep_that_has_just_begun_has_a_report(jobs: int, tmp_path: Path) -> 
         study.record(event)
     page = page_of(read_study(storage, PLAN.name))
     assert "No trial has come to its end yet." in page.texts["summary"]
-    assert len(page.rows["trials"]) == 1 + min(jobs, 1)
+    assert len(page.rows["trials"]) == 1 + jobs
 
 
 def test_it_is_written_whole_in_place_of_an_earlier_one(study: StoredStudy, tmp_path: Path) -> None:

@@ -8,20 +8,8 @@ from dataclasses import replace
 import pytest
 
 from sweep.search.scheduler import Advance, Asha, Full, Pruned, Scheduler, TopK, geometric_ladder
-from sweep.types import Report, Standing, Trial, TrialState
-from tests.recipes import DEFAULTS
-
-
-def standing(number: int, values: dict[int, float], state: TrialState = "paused") -> Standing:
-    reports = tuple(
-        Report(
-            job="", trial=str(number), attempt=0, examples_seen=rung, state="reached", validation_loss=loss
-        )
-        for rung, loss in values.items()
-    )
-    trial = Trial(id=str(number), number=number, recipe=DEFAULTS, seed=0, base="none")
-    return Standing(trial=trial, state=state, reports=reports)
-
+from sweep.types import Standing
+from tests.studies import standing
 
 DONE_DEFAULTS = standing(0, {32: 2.0, 96: 1.9, 288: 1.8}, "complete")
 
@@ -56,9 +44,14 @@ def test_a_short_horizon_has_fewer_rungs_and_never_one_below_a_batch() -> None:
     assert geometric_ladder(8, 8, eta=3, rungs=3) == (8,)
 
 
-def test_the_defaults_go_to_the_end_first() -> None:
-    paused = standing(0, {32: 9.9})
-    assert Asha(eta=3, rungs=3).next([paused], (32, 96, 288), may_start=True) == Advance("0")
+@pytest.mark.parametrize("scheduler", [Asha(eta=3, rungs=3), TopK(k=3, first_share=0.25)])
+def test_the_defaults_follow_the_first_trial_that_got_to_the_end(scheduler: Scheduler) -> None:
+    paused, other = standing(0, {32: 9.9}), standing(1, {32: 1.5})
+    complete = standing(1, {32: 1.5, 288: 1.4}, "complete")
+    ladder = (32, 288)
+    assert scheduler.next([paused, other], ladder, may_start=True) == "start"
+    assert scheduler.next([paused, complete], ladder, may_start=True) == Advance("0")
+    assert scheduler.next([paused, replace(other, state="running")], ladder, may_start=False) == Advance("0")
 
 
 def test_asha_promotes_only_the_best_third() -> None:
@@ -109,7 +102,7 @@ def test_nothing_is_decided_while_a_trial_that_may_change_it_runs() -> None:
 
 
 @pytest.mark.parametrize("trials", [12, 64])
-def test_the_expected_examples_are_those_of_random_order(trials: int) -> None:
+def test_the_expected_examples_are_near_those_of_random_draws(trials: int) -> None:
     asha = Asha(eta=3, rungs=3)
     ladder = asha.ladder(288, 8)
     trained = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
@@ -257,7 +258,8 @@ def test_a_broken_checkpoint_costs_a_rung_and_not_the_trial(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk = InMemoryStorage()
-    study = open_study(disk)
+    straight_on = Pruned(eta=3, rungs=3, pruner=NopPruner())
+    study = open_study(disk, scheduler=straight_on)
 
     class BreakAfter96:
         def log(self, event: Progress | Report) -> None:
@@ -266,10 +268,10 @@ def test_a_broken_checkpoint_costs_a_rung_and_not_the_trial(
                 study.interrupt()
 
     run(study, BreakAfter96())
-    job = first_job(open_study(disk))
+    job = first_job(open_study(disk, scheduler=straight_on))
     assert (job.id, job.start, job.stop) == ("0@288", 32, 288)
     assert "goes on from an earlier state" in caplog.text
-    assert run(open_study(disk)).standing("0").state == "complete"
+    assert run(open_study(disk, scheduler=straight_on)).standing("0").state == "complete"
 
 
 @pytest.fixture(params=["memory", "sqlite"])

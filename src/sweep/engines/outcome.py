@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import math
+import os
 import resource
 import time
 import traceback
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from safetensors import SafetensorError
 
 from sweep.data.encode import Encoded
 from sweep.engines.evaluate import bits_per_byte, per_token
@@ -62,6 +64,8 @@ def failed(job: Job, error: Exception) -> Outcome:
         raise error
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         raise error
+    if isinstance(error, SafetensorError) and f"os error {errno.ENOSPC}" in str(error):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     reason = f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"
     if isinstance(error, SweepError):
         reason = str(error)

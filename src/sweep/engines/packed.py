@@ -101,6 +101,7 @@ class Packed:
         self._solo.adopt(base, self._rows)
         shared = SharedBase(base.model)
         by_length = sorted(self._rows.view(View("train")), key=length)
+        self._longest = length(by_length[-1])
         if problem := shared.problem([by_length[0], by_length[len(by_length) // 2]]):
             shared.close()
             _logger.warning("engine=packed: trials run one at a time on the solo engine: %s.", problem)
@@ -122,7 +123,9 @@ class Packed:
         if len(self._slots) >= cast(int, self._most):
             return False
         largest = max(slot.bytes for slot in self._slots)
-        return available_bytes(self._shared.device) > largest + self._bytes_per_token * self._tokens
+        # Every slot has a row in each pass.
+        tokens = max(self._tokens, (len(self._slots) + 1) * self._longest)
+        return available_bytes(self._shared.device) > largest + self._bytes_per_token * tokens
 
     def _admit(self, job: Job, source: Source) -> Iterator[Progress | Report]:
         """Give the job a slot; one that can't begin gets its report, one that can't be packed runs now."""
@@ -150,12 +153,14 @@ class Packed:
             self._shared.learn([part], [slot.weight])
         except Exception as error:  # noqa: BLE001 - the worker's boundary: reported, or raised again
             slot.restart_batch()
-            yield from self._mend(error, [slot])
+            yield from self._mend(error, [_Share(slot, part)])
             return
         slot.restart_batch()
         self._bytes_per_token = max(1.0, meter.peak() / part.tokens)
-        fits = int(_SAFE_SHARE * available_bytes(self._shared.device) / self._bytes_per_token)
-        self._tokens = max(1, min(self._tokens, fits))
+        fits = _SAFE_SHARE * available_bytes(self._shared.device) / self._bytes_per_token
+        # By halves, as when memory runs out: few sizes there are, so runs repeat.
+        while self._tokens > max(1.0, fits):
+            self._tokens //= 2
 
     def _slot(self, job: Job) -> Slot:
         adapter = self._shared.new_adapter(job.trial.recipe)
@@ -199,7 +204,7 @@ class Packed:
         except Exception as error:  # noqa: BLE001 - the worker's boundary: mended, reported, or raised again
             for share in shares:
                 share.slot.restart_batch()
-            yield from self._mend(error, [share.slot for share in shares])
+            yield from self._mend(error, shares)
             return
         tokens = sum(share.part.tokens for share in shares)
         steps = []
@@ -228,7 +233,7 @@ class Packed:
                 if count == len(waiting) or (count and slot.room_for(waiting[count]) > room):
                     taking.remove(number)
                     continue
-                room -= slot.room_for(waiting[count])
+                room -= slot.room_for(waiting[count]) + (0 if count else slot.shared)
                 counts[number] += 1
         return [_Share(slot, slot.take(count)) for slot, count in zip(self._slots, counts, strict=True)]
 
@@ -237,29 +242,30 @@ class Packed:
     def _judge(self, due: Sequence[Slot], source: Source) -> Iterator[Report]:
         """Score what is due, all of it in the same passes, and report it."""
         begun = time.monotonic()
+        shares = [_Share(slot, self._judged(slot)) for slot in due]
         try:
-            losses = self._losses(due, source)
+            losses = self._losses(shares, source)
         except Exception as error:  # noqa: BLE001 - the worker's boundary: mended, reported, or raised again
-            yield from self._mend(error, due)
+            yield from self._mend(error, shares)
+            return
+        if losses is None:
             return
         seconds = (time.monotonic() - begun) / len(due)
-        for slot in due:
+        for slot, found in zip(due, losses, strict=True):
             slot.seconds += seconds
-            if losses is None:
-                yield self._leave(slot, "cancelled")
-            else:
-                yield self._leave(slot, losses=losses.pop(0))
+            yield self._leave(slot, losses=found)
 
-    def _losses(self, due: Sequence[Slot], source: Source) -> list[list[RowLoss]] | None:
-        """Of each slot's evaluation rows in their order; None if one was cancelled meanwhile."""
-        views = [slot.job.evaluation for slot in due]
-        parts = [
-            Part(slot.adapter, self._rows.view(view), self._rows.shared(view))
-            for slot, view in zip(due, views, strict=True)
-        ]
+    def _judged(self, slot: Slot) -> Part:
+        """The rows that a slot's trial is judged on."""
+        view = slot.job.evaluation
+        return Part(slot.adapter, self._rows.view(view), self._rows.shared(view))
+
+    def _losses(self, shares: Sequence[_Share], source: Source) -> list[list[RowLoss]] | None:
+        """Of each part's rows in their order; None if one was cancelled meanwhile, which must leave first."""
+        parts = [share.part for share in shares]
         nats = [[0.0] * len(part.rows) for part in parts]
         for members in cut(parts, self._tokens):
-            if source.cancelled() & {slot.job.id for slot in due}:
+            if source.cancelled() & {share.slot.job.id for share in shares}:
                 return None
             some = [parts[p]._replace(rows=[parts[p].rows[row] for row in rows]) for p, rows in members]
             for (p, rows), found in zip(members, self._shared.score(some).nats, strict=True):
@@ -303,7 +309,7 @@ class Packed:
 
     def _save(self, slot: Slot) -> str | None:
         job = slot.job
-        if slot.examples_seen == job.start:
+        if not slot.steps:
             return job.checkpoint
         target = self._inputs.state(job, slot.examples_seen)
         with checkpoint.writing(target) as aside:
@@ -312,21 +318,20 @@ class Packed:
 
     # What goes wrong
 
-    def _mend(self, error: Exception, slots: Sequence[Slot]) -> Iterator[Report]:
+    def _mend(self, error: Exception, tried: Sequence[_Share]) -> Iterator[Report]:
         """Make the next pass smaller, or report the slot that can't go on; raise what no slot caused."""
         if not is_out_of_memory(error):
-            yield from self._sort_out(error, slots)
+            yield from self._sort_out(error, tried)
             return
         free_memory()
-        smallest = max(min(length(row) for row in slot.waiting) for slot in slots)
+        smallest = max(min(length(row) for row in share.part.rows) for share in tried)
         if self._tokens > smallest:
             self._tokens //= 2
-        elif len(slots) > 1:
-            youngest = slots[-1]
+        elif len(self._slots) > 1:
             self._most = len(self._slots) - 1
-            yield self._leave(youngest, "out of memory with so many trials at once")
+            yield self._leave(self._slots[-1], "out of memory with so many trials at once")
         else:
-            (slot,) = slots
+            (slot,) = self._slots
             asked = slot.bytes + int(self._bytes_per_token * self._inputs.max_tokens)
             reason = (
                 f"a row of up to {self._inputs.max_tokens} tokens and an adapter of rank "
@@ -336,12 +341,13 @@ class Packed:
             outcome = Outcome(state="infeasible", examples_seen=slot.job.start, error=reason)
             yield self._release(slot, outcome)
 
-    def _sort_out(self, error: Exception, slots: Sequence[Slot]) -> Iterator[Report]:
+    def _sort_out(self, error: Exception, tried: Sequence[_Share]) -> Iterator[Report]:
         """The report of each slot whose rows fail by themselves. Raises if none does."""
         culprits = 0
-        for slot in slots:
+        for slot, part in tried:
             try:
-                self._shared.score([Part(slot.adapter, slot.waiting[:1])])
+                for row in part.rows:
+                    self._shared.score([Part(slot.adapter, [row])])
             except Exception as own:  # noqa: BLE001 - the worker's boundary: reported, or raised again
                 culprits += 1
                 yield self._release(slot, failed(slot.job, own))

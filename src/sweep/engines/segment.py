@@ -14,10 +14,12 @@ from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.trainer_callback import PrinterCallback
 
 from sweep.data.encode import Encoded
-from sweep.engines.evaluate import collate
+from sweep.engines.evaluate import collate, labelled
+from sweep.engines.nats import nats
 from sweep.engines.outcome import Outcome, diverged
 from sweep.engines.schedule import schedule_of, steps
 from sweep.engines.stream import Stream
@@ -67,6 +69,7 @@ class Segment:
             args=_arguments(self, bf16=model.dtype is torch.bfloat16),
             train_dataset=_Positions(self.rows, stream, steps(job, job.horizon) * recipe.batch_size),
             data_collator=lambda batch: collate(batch, self.pad_token)._asdict(),
+            compute_loss_func=_loss,
             callbacks=[relay],
             optimizers=(_optimiser(model, recipe), None),
         )
@@ -171,6 +174,14 @@ class _Relay(TrainerCallback):
             self.outcome = outcome
             control.should_save = False
             control.should_training_stop = True
+
+
+def _loss(
+    outputs: CausalLMOutputWithPast, labels: torch.Tensor, num_items_in_batch: torch.Tensor
+) -> torch.Tensor:
+    """Nats per response token, of a micro-batch's share in its batch."""
+    assert outputs.logits is not None
+    return nats(*labelled(outputs.logits, labels)).sum() / num_items_in_batch
 
 
 def _arguments(segment: Segment, *, bf16: bool) -> TrainingArguments:

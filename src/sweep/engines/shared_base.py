@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from sweep.data.encode import Encoded
 from sweep.engines import attention
 from sweep.engines.layout import Layout, Stretch, lay_out, length
 from sweep.engines.lora import Adapter, Dropout, Lane, Lanes, Shape, scale_of, targeted
+from sweep.engines.nats import nats
 from sweep.types import Recipe
 
 # A packed row's loss may differ from the one that it has alone by this share.
@@ -61,12 +61,13 @@ def cut(parts: Sequence[Part], tokens: int) -> Iterator[list[tuple[int, list[int
     members: dict[int, list[int]] = {}
     taken = 0
     for part, row in rows:
-        count = length(parts[part].rows[row]) - parts[part].shared
-        if members and taken + count > tokens:
+        own, shared = length(parts[part].rows[row]) - parts[part].shared, parts[part].shared
+        more = own if part in members else own + shared
+        if members and taken + more > tokens:
             yield sorted(members.items())
-            members, taken = {}, 0
+            members, taken, more = {}, 0, own + shared
         members.setdefault(part, []).append(row)
-        taken += count
+        taken += more
     if members:
         yield sorted(members.items())
 
@@ -115,18 +116,17 @@ class SharedBase:
         counts = torch.tensor([len(part.rows) for part in parts], device=self.device)
         per_row = torch.tensor(weights, dtype=self.dtype, device=self.device).repeat_interleave(counts)
         with self._packed(parts), torch.enable_grad():
-            nats = _Nats.apply(self._logits(layout), layout.targets)  # type: ignore[no-untyped-call]
-            nats.backward(per_row[layout.owners])
-        return _found(nats.detach(), layout, parts)
+            found = nats(self._logits(layout), layout.targets)
+            found.backward(per_row[layout.owners])
+        return _found(found.detach(), layout, parts)
 
     @torch.no_grad()
     def score(self, parts: Sequence[Part]) -> Pass:
         """The loss of each row."""
         layout = self._lay_out(parts)
         with self._packed(parts):
-            logits = self._logits(layout)
-        nats = functional.cross_entropy(_wide(logits), layout.targets, reduction="none")
-        return _found(nats, layout, parts)
+            found = nats(self._logits(layout), layout.targets)
+        return _found(found, layout, parts)
 
     def close(self) -> None:
         """Leave the model as it was found."""
@@ -148,11 +148,13 @@ class SharedBase:
             by_itself = self.score([Part(None, [row])]).nats[0][0]
             updated = self.score([Part(None, [before]), Part(adapter, [row])]).nats[1][0]
             updated_by_itself = self.score([Part(adapter, [row])]).nats[0][0]
-            plain = self._plain(row)
+            plain, in_training = self._plain(row), self._plain(row, training=True)
         except (NotImplementedError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
             return f"its forward pass takes no packed rows ({type(error).__name__}: {error})"
         if beside[0] != beside[1]:
             return "a row's loss depends on the row before it"
+        if in_training != plain:
+            return "it drops out units of its own in training, others in each pass"
         limit = _ALIKE[self.model.dtype] * abs(plain)
         pairs = ((beside[0], plain), (by_itself, plain), (updated, updated_by_itself))
         if any(abs(found - wanted) > limit for found, wanted in pairs):
@@ -185,11 +187,15 @@ class SharedBase:
         return logits[0]
 
     @torch.no_grad()
-    def _plain(self, row: Encoded) -> float:
+    def _plain(self, row: Encoded, *, training: bool = False) -> float:
         """A row's nats by the model's own attention."""
         ids = torch.as_tensor(row.input_ids, device=self.device).long()[None]
-        logits = self.model(input_ids=ids, use_cache=False).logits[0, row.response_start - 1 : -1]
-        return float(functional.cross_entropy(_wide(logits), ids[0, row.response_start :], reduction="sum"))
+        self.model.train(training)
+        try:
+            logits = self.model(input_ids=ids, use_cache=False).logits[0, row.response_start - 1 : -1]
+        finally:
+            self.model.eval()
+        return float(nats(logits, ids[0, row.response_start :]).sum())
 
 
 def _trial_adapter(base: SharedBase) -> Adapter:
@@ -201,34 +207,10 @@ def _trial_adapter(base: SharedBase) -> Adapter:
     return adapter
 
 
-class _Nats(torch.autograd.Function):
-    """Negative log-likelihood of each target, in fp32 at least."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        wide = _wide(logits)
-        total = torch.logsumexp(wide, dim=1)
-        ctx.save_for_backward(logits, total, targets)
-        return total - wide.gather(1, targets[:, None])[:, 0]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        logits, total, targets = ctx.saved_tensors
-        # In place: the logits are the largest tensor of a pass, and nobody needs them any more.
-        share = _wide(logits).sub_(total[:, None]).exp_()
-        share[torch.arange(len(targets), device=targets.device), targets] -= 1.0
-        share.mul_(gradient[:, None])
-        return share.to(logits.dtype), None
-
-
-def _wide(logits: torch.Tensor) -> torch.Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _found(nats: torch.Tensor, layout: Layout, parts: Sequence[Part]) -> Pass:
+def _found(per_token: torch.Tensor, layout: Layout, parts: Sequence[Part]) -> Pass:
     count = sum(len(part.rows) for part in parts)
-    rows = torch.zeros(count, dtype=torch.float64, device=nats.device)
-    by_row = rows.index_add_(0, layout.owners, nats.double()).tolist()
+    rows = torch.zeros(count, dtype=torch.float64, device=per_token.device)
+    by_row = rows.index_add_(0, layout.owners, per_token.double()).tolist()
     found, start = [], 0
     for part in parts:
         found.append(by_row[start : start + len(part.rows)])

@@ -15,7 +15,7 @@ from sweep.data.encode import Encoded
 from sweep.engines import checkpoint
 from sweep.engines.layout import length
 from sweep.engines.lora import Adapter, Dropout, generator_of, initial_A, peft_config, peft_name
-from sweep.engines.schedule import schedule_of
+from sweep.engines.schedule import schedule_of, steps
 from sweep.engines.shared_base import Part
 from sweep.engines.stream import Stream
 from sweep.errors import CheckpointError
@@ -44,12 +44,12 @@ class Slot:
     def __init__(self, job: Job, rows: Sequence[Encoded], adapter: Adapter, *, shared: int = 0) -> None:
         recipe = job.trial.recipe
         self.job, self.adapter = job, adapter
-        self.examples_seen = job.start
+        self.examples_seen = _taken(job)
         self.steps: list[Progress] = []
         self.seconds = 0.0
         self.passes: list[PassShare] = []
         self._rows = rows
-        self._shared = 0 if recipe.lora_dropout else shared
+        self.shared = 0 if recipe.lora_dropout else shared
         self._stream = Stream(len(rows), seed=job.trial.seed)
         self._factor = schedule_of(job).factor()
         self._optimiser = torch.optim.AdamW(
@@ -58,6 +58,13 @@ class Slot:
             weight_decay=recipe.weight_decay,
             fused=True,
         )
+        # Now and not at the first step: a slot takes all of its memory when it is taken.
+        for parameter in (adapter.A, adapter.B):
+            self._optimiser.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
         self.restart_batch()
 
     @property
@@ -97,8 +104,8 @@ class Slot:
         return self._batch[self._next :]
 
     def room_for(self, row: Encoded) -> int:
-        """Tokens that one more row takes in a pass."""
-        return length(row) - self._shared
+        """Tokens that one more row takes in a pass, beside the shared ones."""
+        return length(row) - self.shared
 
     @property
     def weight(self) -> float:
@@ -111,7 +118,7 @@ class Slot:
         self._next += count
         rows, share = self._batch[taken], self.job.trial.recipe.lora_dropout
         if not share:
-            return Part(self.adapter, rows, self._shared)
+            return Part(self.adapter, rows, self.shared)
         device, seed = self.adapter.A.device, self.job.trial.seed
         draws = [generator_of(seed, position, device) for position in self._positions[taken]]
         return Part(self.adapter, rows, dropout=Dropout(share, [length(row) for row in rows], draws))
@@ -172,15 +179,19 @@ class Slot:
     def load_moments(self, folder: Path) -> None:
         """The optimiser's part of a state. Raises CheckpointError if it belongs elsewhere."""
         seen = json.loads((folder / _STATE).read_text())["examples_seen"]
-        if seen != self.job.start:
-            raise CheckpointError(f"{folder} holds {seen} examples, the job starts at {self.job.start}.")
+        if seen != self.examples_seen:
+            raise CheckpointError(f"{folder} holds {seen} examples, the job starts at {self.examples_seen}.")
         moments = load_file(folder / _MOMENTS)
         for name, parameter in (("A", self.adapter.A), ("B", self.adapter.B)):
-            self._optimiser.state[parameter] = {
-                "step": moments[f"{name}.step"],
-                "exp_avg": moments[f"{name}.mean"].to(parameter.device),
-                "exp_avg_sq": moments[f"{name}.square"].to(parameter.device),
-            }
+            state = self._optimiser.state[parameter]
+            state["step"].copy_(moments[f"{name}.step"])
+            state["exp_avg"].copy_(moments[f"{name}.mean"])
+            state["exp_avg_sq"].copy_(moments[f"{name}.square"])
+
+
+def _taken(job: Job) -> int:
+    """Examples of the whole steps that a job starts after: a rung may lie within one."""
+    return steps(job, job.start) * job.trial.recipe.batch_size
 
 
 def begin(adapter: Adapter, seed: int) -> None:

@@ -143,6 +143,8 @@ class Solo:
             shutil.rmtree(work, ignore_errors=True)
             if isinstance(wrapped, PeftModel):
                 self._model = cast(PreTrainedModel, wrapped.unload())
+            # Trainer leaves it in training mode, and the packed engine may use it next.
+            cast(PreTrainedModel, self._model).eval()
 
     def _wrap(self, job: Job) -> PeftModel | PreTrainedModel:
         assert self._model is not None

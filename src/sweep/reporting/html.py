@@ -179,11 +179,18 @@ def _facts(study: StoredStudy) -> list[tuple[str, str]]:
 
 
 def _judged(study: StoredStudy) -> str:
-    """When trials are judged: where their length is searched, each at its own end too."""
+    """When trials are judged, and on how much: where their length is searched, each at its own end too."""
     if "epochs" in study.names:
         return "Each trial is judged at the end of its own epochs."
     rungs = ", ".join(f"{rung:,}" for rung in study.ladder)
-    return f"Each trial is judged after {rungs} examples."
+    judged = f"Each trial is judged after {rungs} examples"
+    if len(set(study.judged_on)) == 1:
+        return f"{judged}."
+    rows = ", ".join("all" if rows is None else str(rows) for rows in study.judged_on)
+    return (
+        f"{judged}, on {rows} validation rows. Losses compare within a rung; from rung to rung a curve also "
+        "moves because rows are added."
+    )
 
 
 # All trials

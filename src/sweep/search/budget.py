@@ -1,4 +1,8 @@
-"""What a search may still begin, given the trials and the time that are left."""
+"""What a search may still begin, given the trials and the time that are left.
+
+Owed is what the defaults lack to their end and others to the rungs that they are on the way to: what
+begins must leave time for it.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,44 @@ def may_start(
     standings: Sequence[Standing], ladder: Sequence[int], *, trials: int, seconds_left: float
 ) -> bool:
     """Trial 0 always may; others within the budget, leaving time to take one to the end."""
-    landing = ladder[-1] if _must_land(standings) else ladder[0]
-    return not standings or (len(standings) < trials and seconds_left > _seconds_for(landing, standings))
+    landing = ladder[0] if _landed(standings) else ladder[-1]
+    needed = _seconds_for(landing + _owed(standings, ladder), standings)
+    return not standings or (len(standings) < trials and seconds_left > needed)
 
 
 def may_advance(
-    standing: Standing, standings: Sequence[Standing], rungs: Sequence[int], *, seconds_left: float
+    standing: Standing,
+    standings: Sequence[Standing],
+    ladder: Sequence[int],
+    *,
+    stop: int,
+    seconds_left: float,
 ) -> bool:
-    """Whether the time left allows the next rung; the defaults and the first winner always get there."""
-    reached = standing.reached
-    rung = next(rung for rung in rungs if rung > reached)
-    affordable = seconds_left > _seconds_for(rung - reached, standings)
-    return affordable or standing.trial.number == 0 or _must_land(standings)
+    """Whether the time left allows the next rung.
+
+    Whatever the time, the defaults always get there, and so does one winner beside them.
+    """
+    needed = _seconds_for(stop - standing.reached + _owed(standings, ladder), standings)
+    if seconds_left > needed or standing.trial.number == 0:
+        return True
+    return not (_landed(standings) or any(s.state == "running" for s in _others(standings)))
 
 
-def _must_land(standings: Sequence[Standing]) -> bool:
-    """Whether the search has no winner besides the defaults yet, whatever the time."""
-    return not any(s.state == "complete" and s.trial.number != 0 for s in standings)
+def _landed(standings: Sequence[Standing]) -> bool:
+    """Whether the search has a winner besides the defaults."""
+    return any(s.state == "complete" for s in _others(standings))
+
+
+def _owed(standings: Sequence[Standing], ladder: Sequence[int]) -> int:
+    """Examples, at most."""
+    defaults = (s for s in standings if s.trial.number == 0 and s.state in ("running", "paused"))
+    out = (s for s in _others(standings) if s.state == "running")
+    lacking = sum(ladder[-1] - s.reached for s in defaults)
+    return lacking + sum(min(rung for rung in ladder if rung > s.reached) - s.reached for s in out)
+
+
+def _others(standings: Sequence[Standing]) -> list[Standing]:
+    return [s for s in standings if s.trial.number != 0]
 
 
 def _seconds_for(examples: int, standings: Sequence[Standing]) -> float:

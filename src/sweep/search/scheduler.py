@@ -1,16 +1,18 @@
 """Which trial advances next. Each class is one file of `conf/scheduler/`; its keys are the fields.
 
 A schedule sees where every trial stands and answers with one decision. It keeps no state, so a
-restarted driver decides from the study alone. Trial 0, the recipe's own values, always runs to
-the end and goes first: every claim about the winner is a comparison with it.
+restarted driver decides from the study alone. Trial 0, the recipe's own values, starts first and
+always gets to the end, for every claim about the winner is a comparison with it. Where schedules
+halve, it goes on by merit, when another trial has got there, or when nothing else can.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 from optuna import Study
@@ -36,7 +38,7 @@ class Scheduler(Protocol):
         """Examples seen at each rung, ascending, multiples of `unit`, the last one `horizon`."""
 
     def examples(self, ladder: Sequence[int], trials: int) -> int:
-        """Examples that `trials` trials are expected to train in all; an upper bound where pruners decide."""
+        """About how many examples `trials` trials train in all; an upper bound where pruners decide."""
 
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether a trial that has just reported may go on at all."""
@@ -63,18 +65,16 @@ class Asha:
         return geometric_ladder(horizon, unit, eta=self.eta, rungs=self.rungs)
 
     def examples(self, ladder: Sequence[int], trials: int) -> int:
-        reaching = [trials]
-        for _ in ladder[1:]:
-            # At least the defaults and one winner reach each rung.
-            reaching.append(max(_promotions(reaching[-1], self.eta), min(trials, 2)))
-        return _examples(ladder, reaching)
+        # The defaults reach each rung, and of the others one at least.
+        others = _reaching(trials - 1, rungs=len(ladder), eta=self.eta)
+        return _examples(ladder, [1 + max(arrivals, min(trials - 1, 1)) for arrivals in others])
 
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         return True
 
     def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
-        if first := _default_trial(standings):
-            return first
+        if due := _defaults_due(standings):
+            return due
         for rung in reversed(ladder[:-1]):
             reached = _ranked(standings, rung)
             for standing in reached[: len(reached) // self.eta]:
@@ -111,8 +111,8 @@ class TopK:
         return True
 
     def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
-        if first := _default_trial(standings):
-            return first
+        if due := _defaults_due(standings):
+            return due
         if may_start:
             return "start"
         if any(s.state == "running" and len(s.reports) == 0 for s in standings):
@@ -185,20 +185,49 @@ def _examples(ladder: Sequence[int], reaching: Sequence[int]) -> int:
     return sum(trials * (rung - start) for trials, rung, start in zip(reaching, ladder, below, strict=False))
 
 
-def _promotions(arrivals: int, eta: int) -> int:
-    """How many of so many trials in random order are promoted on average.
+def _reaching(trials: int, *, rungs: int, eta: int) -> list[int]:
+    """About how many of so many trials reach each rung under `Asha` with one slot, the defaults apart.
 
-    More than a 1 / eta of them: who was among the best when it arrived stays promoted.
+    More than 1 / eta of those of the rung below: who was among the best when it arrived stays promoted.
+    The range of a trial's loss falls to half of what it was by the last one, which comes between random
+    draws and TPE in benchmarks/search_replay.py.
     """
-    orders = np.random.default_rng(0).random((64, arrivals))
-    promoted = np.zeros_like(orders, dtype=bool)
-    for seen in range(eta, arrivals + 1):
-        threshold = np.sort(orders[:, :seen], axis=1)[:, seen // eta - 1]
-        promoted[:, :seen] |= orders[:, :seen] <= threshold[:, None]
-    return round(float(promoted.sum(axis=1).mean()))
+    simulated, repeats = min(trials, 128), 16
+    draws = np.random.default_rng(0).random((repeats, simulated))
+    total = np.zeros(rungs)
+    for losses in draws * np.linspace(1.0, 0.5, simulated):
+        total += _counts(losses.tolist(), rungs=rungs, eta=eta)
+    return [round(count * trials / simulated / repeats) if trials else 0 for count in total]
 
 
-def _default_trial(standings: Sequence[Standing]) -> Advance | None:
+def _counts(losses: Sequence[float], *, rungs: int, eta: int) -> list[int]:
+    """How many reach each rung when they start one after another and keep their loss."""
+    waiting: list[list[float]] = [[] for _ in range(rungs)]
+    reached: list[list[float]] = [[] for _ in range(rungs)]
+
+    def promotable(at: int) -> bool:
+        best = reached[at][: len(reached[at]) // eta]
+        return bool(waiting[at] and best) and waiting[at][0] <= best[-1]
+
+    for drawn in losses:
+        loss, rung = drawn, cast("int | None", 0)
+        while rung is not None:
+            insort(waiting[rung], loss)
+            insort(reached[rung], loss)
+            rung = next((r for r in reversed(range(rungs - 1)) if promotable(r)), None)
+            if rung is not None:
+                loss, rung = waiting[rung].pop(0), rung + 1
+    return [len(those) for those in reached]
+
+
+def _defaults_due(standings: Sequence[Standing]) -> Advance | None:
+    """The defaults' next rung, once another trial is complete: earlier there is nothing to compare."""
+    if not any(s.state == "complete" for s in standings):
+        return None
+    return _defaults_advance(standings)
+
+
+def _defaults_advance(standings: Sequence[Standing]) -> Advance | None:
     paused = (s for s in standings if s.trial.number == 0 and s.state == "paused")
     return next((Advance(s.trial.id) for s in paused), None)
 
@@ -223,11 +252,13 @@ def _straight_on(standings: Sequence[Standing], *, may_start: bool) -> Decision:
 
 
 def _last_resort(standings: Sequence[Standing]) -> Decision:
-    """Nothing is promotable and nothing may start: a search must still end with a winner.
+    """Nothing is promotable and nothing may start: a search must still end with a winner to compare.
 
-    The best paused trial of the highest occupied rung goes on until a trial besides the defaults
-    is complete.
+    The defaults go on to their end, and the best paused trial of the highest occupied rung until one
+    besides them is complete.
     """
+    if advance := _defaults_advance(standings):
+        return advance
     if any(s.state == "running" for s in standings):
         return "wait"
     contenders = [s for s in standings if s.trial.number != 0]

@@ -25,7 +25,7 @@ class StoredStudy:
 
     trials: to be run in all. examples: expected of all of them. seconds: the bound of
     `seconds_spent`, driver time over all starts; None without one. ladder: examples seen at each
-    rung. notes: what the stages found.
+    rung. judged_on: validation rows there, None for all. notes: what the stages found.
     """
 
     name: str
@@ -34,6 +34,7 @@ class StoredStudy:
     space: Space
     trials: int
     ladder: tuple[int, ...]
+    judged_on: tuple[int | None, ...]
     examples: int
     seconds: float | None
     seconds_spent: float
@@ -84,12 +85,13 @@ def read_study(storage: BaseStorage, name: str) -> StoredStudy:
             "Correct name= or storage=, or begin the sweep: python -m sweep with the same arguments."
         ) from error
     attributes = storage.get_study_user_attrs(study)
-    if OUTLINE not in attributes:
+    outline = attributes.get(OUTLINE, {})
+    # What the latest version has added.
+    if "judged_on" not in outline:
         raise StudyError(
             f"The study {name!r} was not written by a sweep of this version. Start the sweep once more, "
             "which adds what is missing, or choose another name=."
         )
-    outline = attributes[OUTLINE]
     seed, base = outline["seed"], outline["base"]
     return StoredStudy(
         name=name,
@@ -98,6 +100,7 @@ def read_study(storage: BaseStorage, name: str) -> StoredStudy:
         space=Space.from_mapping(outline["space"]),
         trials=outline["trials"],
         ladder=tuple(outline["ladder"]),
+        judged_on=tuple(outline["judged_on"]),
         examples=outline["examples"],
         seconds=outline["seconds"],
         seconds_spent=attributes.get(SECONDS, 0.0),

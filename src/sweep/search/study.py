@@ -146,8 +146,9 @@ class Study:
             self._started = self._clock()
         if self._interrupted:
             return Done()
-        if self._again:
-            return self._hand_out(self._again.popleft())
+        while self._again:
+            if self._may_advance(number := self._again.popleft()):
+                return self._hand_out(number)
         started, left = self.standings, self._seconds_left()
         decision = self._scheduler.next(
             started,
@@ -156,10 +157,8 @@ class Study:
         )
         if decision == "start":
             return self._hand_out(self._start())
-        if isinstance(decision, Advance):
-            standing = self.standing(decision.trial)
-            if may_advance(standing, started, self.rungs(standing.trial.recipe), seconds_left=left):
-                return self._hand_out(int(decision.trial))
+        if isinstance(decision, Advance) and self._may_advance(int(decision.trial)):
+            return self._hand_out(int(decision.trial))
         if decision == "wait" or self._jobs:
             return Wait()
         self._close()
@@ -239,10 +238,8 @@ class Study:
     def _hand_out(self, number: int) -> Job:
         standing = self._standings[number]
         attributes = self._frozen(number).user_attrs
-        reached = standing.reached
         start, checkpoint = newest(standing, attributes.get(STOPPED))
-        rungs = self.rungs(standing.trial.recipe)
-        stop = next(rung for rung in rungs if rung > reached)
+        stop, horizon = self._next_rung(standing), self.rungs(standing.trial.recipe)[-1]
         out = attributes.get(JOB)
         attempt = out["attempt"] + 1 if out and out["stop"] == stop else 0
         job = Job(
@@ -251,15 +248,23 @@ class Study:
             trial=standing.trial,
             start=start,
             stop=stop,
-            horizon=rungs[-1],
+            horizon=horizon,
             checkpoint=checkpoint,
             train=View("train"),
-            evaluation=self.plan.judged_on(stop, rungs[-1]),
+            evaluation=self.plan.judged_on(stop, horizon),
         )
         self._set(number, JOB, {"stop": stop, "attempt": attempt})
         self._jobs[job.id] = job
         self._standings[number] = dataclasses.replace(standing, state="running")
         return job
+
+    def _may_advance(self, number: int) -> bool:
+        standing = self._standings[number]
+        stop, left = self._next_rung(standing), self._seconds_left()
+        return may_advance(standing, self.standings, self.ladder, stop=stop, seconds_left=left)
+
+    def _next_rung(self, standing: Standing) -> int:
+        return next(rung for rung in self.rungs(standing.trial.recipe) if rung > standing.reached)
 
     def _settle(self, number: int) -> None:
         """Bring Optuna's view of a trial in line with its entries. Repeating it changes nothing."""
@@ -317,6 +322,7 @@ class Study:
             "trials": self.plan.trials,
             "seconds": self.plan.seconds,
             "ladder": self.ladder,
+            "judged_on": [self.plan.judged_on(rung, self.ladder[-1]).rows for rung in self.ladder],
             "examples": self.expected_examples,
         }
 

@@ -1,0 +1,30 @@
+"""What a failure means for the search."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from safetensors import SafetensorError
+
+from sweep.engines.outcome import failed
+from tests.contracts.engine import job
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        # As safetensors says it on a full tmpfs.
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_ends_the_search_and_not_the_trial(full: Exception) -> None:
+    with pytest.raises(OSError, match="No space left") as told:
+        failed(job(), full)
+    assert told.value.errno == errno.ENOSPC
+
+
+def test_another_error_is_the_trials_own() -> None:
+    assert failed(job(), RuntimeError("no such layer")).state == "failed"
+    assert failed(job(), SafetensorError("invalid header")).state == "failed"

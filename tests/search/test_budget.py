@@ -1,0 +1,39 @@
+"""What a search may still begin in the time that is left."""
+
+from __future__ import annotations
+
+from sweep.search.budget import may_advance, may_start
+from tests.studies import standing
+
+
+def test_time_is_left_to_take_the_defaults_to_the_end() -> None:
+    defaults = standing(0, {32: 2.0}, seconds=32.0)
+    winner = standing(1, {32: 1.5, 288: 1.4}, "complete", seconds=288.0)
+    paused = standing(2, {32: 1.6}, seconds=32.0)
+    all_of_them, ladder = [defaults, winner, paused], (32, 96, 288)
+
+    def allowed(seconds: float) -> tuple[bool, bool]:
+        start = may_start(all_of_them, ladder, trials=9, seconds_left=seconds)
+        return start, may_advance(paused, all_of_them, ladder, stop=96, seconds_left=seconds)
+
+    assert allowed(256 + 65) == (True, True)
+    assert allowed(256 + 63) == (True, False)
+    assert allowed(256 + 31) == (False, False)
+
+
+def test_time_is_left_for_what_is_out() -> None:
+    complete = [standing(0, {288: 2.0}, "complete", seconds=288.0), standing(1, {288: 1.0}, "complete")]
+    out, paused, ladder = standing(2, {32: 1.6}, "running"), standing(3, {32: 1.5}), (32, 96, 288)
+    rate = 288.0 / (288 + 288 + 32 + 32)
+    for seconds, allowed in ((127 * rate, False), (129 * rate, True)):
+        started = [*complete, out, paused]
+        assert may_advance(paused, started, ladder, stop=96, seconds_left=seconds) is allowed
+
+
+def test_out_of_time_one_trial_beside_the_defaults_goes_on() -> None:
+    defaults, first, second = standing(0, {32: 2.0}), standing(1, {32: 1.5}), standing(2, {32: 1.6})
+    ladder = (32, 96, 288)
+    assert may_advance(first, [defaults, first, second], ladder, stop=96, seconds_left=0.0)
+    running = standing(1, {32: 1.5}, "running")
+    assert not may_advance(second, [defaults, running, second], ladder, stop=96, seconds_left=0.0)
+    assert may_advance(defaults, [defaults, running, second], ladder, stop=96, seconds_left=0.0)
