@@ -24,10 +24,10 @@ sweep: $(READY)  ## Run the default experiment: SmolLM2-135M on the support_bot 
 smoke: $(READY)  ## Run the whole pipeline and production training on a tiny random model, and the slow checks
 	$(BIN)/python -m pytest -m 'smoke or slow'
 
-bench: $(READY)  ## Measure the engine, the driver and the search again, about 20 minutes on two cores
+bench: $(READY)  ## Measure the engine, the driver and the search again, about 23 minutes on two cores
 	$(BIN)/python benchmarks/products.py
 	$(BIN)/python benchmarks/packed_vs_trainer.py
-	$(BIN)/python benchmarks/sweep_end_to_end.py
+	$(BIN)/python benchmarks/sweep_end_to_end.py --seeds 1
 	$(BIN)/python benchmarks/refill.py
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/overhead.py

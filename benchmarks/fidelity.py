@@ -9,8 +9,8 @@ steps, on SmolLM2-135M in fp32 for a few. Bounds:
 - first step: loss and gradient norm differ by at most 1e-5 of their size;
 - last step, fp64: the final loss differs by at most 1e-6;
 - last step, fp32: by no more than the solo engine differs from itself when each batch is the same set of
-  rows in another order (the largest over all configurations and shuffles), or by what fp32 tells apart in
-  a loss of that size, one part in 2 ** 23, where both are below it.
+  rows in another order and in other micro-batches (the largest over all configurations and shuffles), or by
+  what fp32 tells apart in a loss of that size, one part in 2 ** 23, where both are below it.
 
 The final loss is that of the validation rows as each engine scores them; beside it stands that of the
 packed engine's adapters as the solo engine scores them. No dropout: the engines draw it differently. None
@@ -76,7 +76,7 @@ class Case:
     """A model and what is trained on it.
 
     tokens: of a packed pass. micro_batch: rows at once on the solo engine, which is fastest there.
-    shuffles: how often the solo engine is repeated.
+    shuffles: how often the solo engine is repeated, the n-th time with an n-th of them.
     """
 
     name: str
@@ -204,11 +204,13 @@ def compared(case: Case) -> dict[str, Any]:
         say(case, "alone")
         alone = trained(solo, jobs_of(case, "alone"))
         rescored = scored(solo, jobs_of(case, "packed"), together)
+        solo.close()
         others: list[float] = []
         for shuffle in range(1, case.shuffles + 1):
             say(case, f"alone, rows shuffled, {shuffle} of {case.shuffles}")
-            others += [one.final for one in shuffled(solo, jobs_of(case, f"shuffled{shuffle}-"), shuffle)]
-        solo.close()
+            other = Solo(inputs=inputs, micro_batch=max(1, case.micro_batch // shuffle))
+            others += [one.final for one in shuffled(other, jobs_of(case, f"shuffled{shuffle}-"), shuffle)]
+            other.close()
     assert [one.tokens for one in together] == [one.tokens for one in alone]
     final = [one.final for one in alone]
     return {
@@ -281,6 +283,9 @@ def main() -> None:
     require_packing()
     chosen = [case for case in cases(options.steps) if options.only in (None, case.name)]
     rows = [compared(case) for case in chosen]
+    if options.only and options.results.exists():
+        kept = json.loads(options.results.read_text())["cases"]
+        rows = [row for row in kept if row["case"] != options.only] + rows
     found = [verdict for row in rows for verdict in verdicts(row)]
     show(rows, found)
     text = json.dumps({"machine": machine(), "cases": rows, "verdicts": found}, indent=1)

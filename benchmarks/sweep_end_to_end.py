@@ -57,7 +57,7 @@ EVALUATION = View("validation", 24)
 RANKS = (4, 8, 16, 64)
 # The shipped configuration's.
 DEFAULTS = dataclasses.replace(RECIPE, learning_rate=3e-4, warmup_fraction=0.1)
-HALVING = Asha(eta=3, rungs=3)
+HALVING = Asha(eta=3, rungs=4)
 TOP = TopK(k=3, first_share=0.333)
 PASS_TOKENS = 16384 if torch.cuda.is_available() else 1024
 TOLD = RESULTS / "sweep_end_to_end.json"

@@ -482,3 +482,24 @@ def test_a_trial_stopped_before_it_was_scored_is_only_scored(tmp_path: Path) -> 
     )
     again = first_job(open_study(disk))
     assert (again.id, again.start, again.stop, again.checkpoint) == ("0@32", 32, 32, somewhere)
+
+
+def test_what_a_stopped_stretch_cost_counts() -> None:
+    study = open_study(InMemoryStorage())
+    for attempt, (state, seconds) in enumerate((("stopped", 2.0), ("stopped", 3.0), ("reached", 4.0))):
+        job = first_job(study)
+        assert (job.id, job.attempt) == ("0@32", attempt)
+        study.record(
+            Report(
+                job=job.id,
+                trial="0",
+                attempt=attempt,
+                examples_seen=32 if state == "reached" else 8,
+                state=state,  # type: ignore[arg-type]
+                validation_loss=2.0 if state == "reached" else None,
+                seconds=seconds,
+                tokens=100,
+            )
+        )
+    (report,) = study.standing("0").reports
+    assert (report.seconds, report.tokens) == (9.0, 300)

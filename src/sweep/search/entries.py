@@ -62,6 +62,17 @@ def rung_entry(report: Report, rung: int, metrics: Mapping[str, Metric]) -> str:
     return entry(dataclasses.replace(report, examples_seen=rung, metrics=found))
 
 
+def stopped_entry(report: Report, stop: int) -> dict[str, object]:
+    """The state in which a stretch on the way to a rung was cut short, and what it cost."""
+    return {
+        "stop": stop,
+        "examples": report.examples_seen,
+        "checkpoint": report.checkpoint,
+        "seconds": report.seconds,
+        "tokens": report.tokens,
+    }
+
+
 def entry(report: Report) -> str:
     """The report without its rows, as JSON."""
     return json.dumps(asdict(dataclasses.replace(report, rows=())))

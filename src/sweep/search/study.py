@@ -39,6 +39,7 @@ from sweep.search.entries import (
     rung_entry,
     rung_key,
     standing_of,
+    stopped_entry,
 )
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Advance, Scheduler
@@ -187,12 +188,12 @@ class Study:
                 "It was not recorded. Mend the cause and start again."
             )
         del self._jobs[event.job]
-        event = judgeable(event)
+        event = self._with_stopped(judgeable(event), number, job.stop)
         match event.state:
             case "reached":
                 self._set(number, rung_key(job.stop), rung_entry(event, job.stop, self.plan.metrics))
             case "stopped":
-                self._set(number, STOPPED, {"examples": event.examples_seen, "checkpoint": event.checkpoint})
+                self._set(number, STOPPED, stopped_entry(event, job.stop))
             case "diverged" | "infeasible" | "failed":
                 self._set(number, END, entry(event))
         if self._interrupted or self.seconds_spent - self._seconds_kept >= KEEP_SECONDS:
@@ -265,6 +266,14 @@ class Study:
 
     def _next_rung(self, standing: Standing) -> int:
         return next(rung for rung in self.rungs(standing.trial.recipe) if rung > standing.reached)
+
+    def _with_stopped(self, event: Report, number: int, stop: int) -> Report:
+        """The report with what earlier, stopped stretches on the way to the same rung cost."""
+        before = self._frozen(number).user_attrs.get(STOPPED)
+        if before is None or before["stop"] != stop:
+            return event
+        seconds, tokens = event.seconds + before["seconds"], event.tokens + before["tokens"]
+        return dataclasses.replace(event, seconds=seconds, tokens=tokens)
 
     def _settle(self, number: int) -> None:
         """Bring Optuna's view of a trial in line with its entries. Repeating it changes nothing."""
