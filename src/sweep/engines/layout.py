@@ -68,9 +68,8 @@ class Layout:
 
     The last token of a row predicts nothing and is left out. input_ids, positions: 1 x T.
     predicts: N indices into T of the tokens that predict a response token; targets: N, that token;
-    owners: N, the row it belongs to. order: which token of the line each of the groups' tokens is,
-    group after group. padding: share of the attention's cells that only fill a
-    rectangle.
+    owners: N, the row it belongs to. order: which token of the line each of the groups' tokens is, group
+    after group. padding: share of the attention's cells that only fill a rectangle.
     """
 
     input_ids: torch.Tensor

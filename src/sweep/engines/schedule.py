@@ -58,3 +58,8 @@ def schedule_of(job: Job) -> Schedule:
 def steps(job: Job, examples: int) -> int:
     """Optimiser steps after which at least `examples` were seen."""
     return math.ceil(examples / job.trial.recipe.batch_size)
+
+
+def whole_steps(job: Job, examples: int) -> int:
+    """Examples that those steps take: a rung may lie within the last one."""
+    return steps(job, examples) * job.trial.recipe.batch_size

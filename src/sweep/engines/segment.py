@@ -21,7 +21,7 @@ from sweep.data.encode import Encoded
 from sweep.engines.evaluate import collate, labelled
 from sweep.engines.nats import nats
 from sweep.engines.outcome import Outcome, diverged
-from sweep.engines.schedule import schedule_of, steps
+from sweep.engines.schedule import schedule_of, steps, whole_steps
 from sweep.engines.stream import Stream
 from sweep.types import Job, Progress, Recipe, Source
 
@@ -67,13 +67,13 @@ class Segment:
         trainer = _Trainer(
             model=model,
             args=_arguments(self, bf16=model.dtype is torch.bfloat16),
-            train_dataset=_Positions(self.rows, stream, steps(job, job.horizon) * recipe.batch_size),
+            train_dataset=_Positions(self.rows, stream, whole_steps(job, job.horizon)),
             data_collator=lambda batch: collate(batch, self.pad_token)._asdict(),
             compute_loss_func=_loss,
             callbacks=[relay],
             optimizers=(_optimiser(model, recipe), None),
         )
-        trainer.start_position = steps(job, job.start) * recipe.batch_size
+        trainer.start_position = whole_steps(job, job.start)
         trainer.checkpoint = job.checkpoint
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=job.checkpoint)

@@ -61,13 +61,13 @@ def cut(parts: Sequence[Part], tokens: int) -> Iterator[list[tuple[int, list[int
     members: dict[int, list[int]] = {}
     taken = 0
     for part, row in rows:
-        own, shared = length(parts[part].rows[row]) - parts[part].shared, parts[part].shared
-        more = own if part in members else own + shared
-        if members and taken + more > tokens:
+        whole = length(parts[part].rows[row])
+        beside = whole - parts[part].shared
+        if members and taken + (beside if part in members else whole) > tokens:
             yield sorted(members.items())
-            members, taken, more = {}, 0, own + shared
+            members, taken = {}, 0
+        taken += beside if part in members else whole
         members.setdefault(part, []).append(row)
-        taken += more
     if members:
         yield sorted(members.items())
 

@@ -15,7 +15,7 @@ from sweep.data.encode import Encoded
 from sweep.engines import checkpoint
 from sweep.engines.layout import length
 from sweep.engines.lora import Adapter, Dropout, generator_of, initial_A, peft_config, peft_name
-from sweep.engines.schedule import schedule_of, steps
+from sweep.engines.schedule import schedule_of, whole_steps
 from sweep.engines.shared_base import Part
 from sweep.engines.stream import Stream
 from sweep.errors import CheckpointError
@@ -44,7 +44,7 @@ class Slot:
     def __init__(self, job: Job, rows: Sequence[Encoded], adapter: Adapter, *, shared: int = 0) -> None:
         recipe = job.trial.recipe
         self.job, self.adapter = job, adapter
-        self.examples_seen = _taken(job)
+        self.examples_seen = whole_steps(job, job.start)
         self.steps: list[Progress] = []
         self.seconds = 0.0
         self.passes: list[PassShare] = []
@@ -187,11 +187,6 @@ class Slot:
             state["step"].copy_(moments[f"{name}.step"])
             state["exp_avg"].copy_(moments[f"{name}.mean"])
             state["exp_avg_sq"].copy_(moments[f"{name}.square"])
-
-
-def _taken(job: Job) -> int:
-    """Examples of the whole steps that a job starts after: a rung may lie within one."""
-    return steps(job, job.start) * job.trial.recipe.batch_size
 
 
 def begin(adapter: Adapter, seed: int) -> None:
