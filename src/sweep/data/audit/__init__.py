@@ -1,0 +1,1 @@
+"""Whether the rows are fit to train on, check by check."""

@@ -1,0 +1,88 @@
+"""What one check of the data found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from sweep.data.example import Example
+from sweep.types import Verdict
+
+SHOWN = 5
+_LONGEST = 160
+
+
+class Row(NamedTuple):
+    """A row as a person is shown it."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What a measured value must not pass: beyond `warn` it is told, beyond `error` the sweep stops.
+
+    error: None where nothing is bad enough to stop. The larger value is the worse one unless `warn`
+    lies above `error`.
+    """
+
+    warn: float
+    error: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A verdict, the rows that show it, how many there are, and what mends it."""
+
+    verdict: Verdict
+    rows: tuple[Row, ...]
+    count: int
+    mend: str
+
+
+def judge(
+    check: str,
+    value: float,
+    limit: Limit,
+    *,
+    worse: Literal["above", "below"],
+    message: str,
+    mend: str,
+    rows: Sequence[Row] = (),
+) -> Finding:
+    """The finding of a measured value; rows and mend are shown only where it does not pass."""
+
+    def beyond(bound: float | None) -> bool:
+        return bound is not None and (value > bound if worse == "above" else value < bound)
+
+    severity: Literal["warn", "error"] = "error" if beyond(limit.error) else "warn"
+    passed = not (beyond(limit.error) or beyond(limit.warn))
+    bound = limit.error if severity == "error" else limit.warn
+    verdict = Verdict(
+        check=check,
+        passed=passed,
+        severity=severity,
+        value=float(value),
+        limit=float(bound if bound is not None else limit.warn),
+        message=message,
+    )
+    shown = () if passed else tuple(rows[:SHOWN])
+    return Finding(verdict=verdict, rows=shown, count=0 if passed else len(rows), mend="" if passed else mend)
+
+
+def prompts_of(examples: Iterable[Example]) -> list[Row]:
+    """Rows by what was asked."""
+    return [Row(example.id, shortened(example.prompt)) for example in examples]
+
+
+def answers_of(examples: Iterable[Example]) -> list[Row]:
+    """Rows by what was answered."""
+    return [Row(example.id, shortened(example.response)) for example in examples]
+
+
+def shortened(text: str) -> str:
+    """On one line, no longer than is shown."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"

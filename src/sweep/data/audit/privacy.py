@@ -1,0 +1,50 @@
+"""What the rows tell about people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from sweep.data.audit.finding import Finding, Limit, Row, judge
+from sweep.data.example import Example
+
+# Placeholders and documentation's own domains name nobody.
+_EMAIL = re.compile(r"\b[\w.+-]+@(?!example\.|test\.)[\w-]+\.[\w.-]*\w", re.ASCII)
+_CARD = re.compile(r"(?<![\d-])(?:\d[ -]?){12,18}\d(?![\d-])")
+_SOCIAL_SECURITY = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
+_ADDRESS = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])")
+
+
+def personal_data(examples: Sequence[Example], limit: Limit) -> Finding:
+    """The share of rows with an e-mail address, a card's number, a US social security number or an IP address."""
+    found = [(row, kinds) for row in examples if (kinds := sorted(set(_kinds(row))))]
+    share = len(found) / len(examples)
+    return judge(
+        "personal_data",
+        share,
+        limit,
+        worse="above",
+        message=f"{len(found):,} rows hold what tells who somebody is",
+        mend="Replace it by placeholders: a model repeats what it has learnt, also to others.",
+        # What was found is not shown: reports are passed on.
+        rows=[Row(row.id, ", ".join(kinds)) for row, kinds in found],
+    )
+
+
+def _kinds(row: Example) -> Iterator[str]:
+    text = "\n".join(turn.content for turn in row.messages)
+    if _EMAIL.search(text):
+        yield "e-mail address"
+    if any(_luhn(match.group()) for match in _CARD.finditer(text)):
+        yield "card number"
+    if _SOCIAL_SECURITY.search(text):
+        yield "social security number"
+    if _ADDRESS.search(text):
+        yield "IP address"
+
+
+def _luhn(number: str) -> bool:
+    """Whether the check digit is right. Source: ISO/IEC 7812-1, annex B."""
+    digits = [int(sign) for sign in number if sign.isdigit()]
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 and len(set(digits)) > 1

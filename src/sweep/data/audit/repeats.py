@@ -1,0 +1,183 @@
+"""Rows that repeat one another, within a split and across."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from datasketch import MinHash, MinHashLSH
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from sweep.data.audit.finding import Finding, Limit, Row, answers_of, judge, prompts_of, shortened
+from sweep.data.example import Example
+from sweep.data.split import normalised
+from sweep.types import Split
+
+SIMILARITY = 0.8
+PIECE = 5
+# 64 instead of 128 permutations: half the time; each pair that is found is then compared exactly.
+_PERMUTATIONS = 64
+
+Ints = npt.NDArray[np.int64]
+
+
+def enough_rows(examples: Sequence[Example], limit: Limit) -> Finding:
+    """How many rows differ in prompt or answer."""
+    distinct = len({_content(example) for example in examples})
+    return judge(
+        "rows",
+        distinct,
+        limit,
+        worse="below",
+        message=f"{distinct:,} different rows",
+        mend="Collect more conversations: below some two thousand, what is found hangs on single rows.",
+    )
+
+
+def exact_repeats(examples: Sequence[Example], limit: Limit) -> Finding:
+    """The share of rows that an earlier row says word for word."""
+    again = _repeated([_content(example) for example in examples])
+    share = len(again) / len(examples)
+    return judge(
+        "exact_duplicates",
+        share,
+        limit,
+        worse="above",
+        message=f"{share:.1%} of the rows are there already",
+        mend="Delete the repeats: they count several times in training and flatter every score.",
+        rows=prompts_of(examples[row] for row in again),
+    )
+
+
+def near_repeats(examples: Sequence[Example], groups: Ints, limit: Limit) -> Finding:
+    """The share of rows that an earlier row says in nearly the same words. groups: `look_alikes`."""
+    again = _repeated(groups.tolist())
+    share = len(again) / len(examples)
+    return judge(
+        "near_duplicates",
+        share,
+        limit,
+        worse="above",
+        message=f"{share:.1%} of the rows are nearly like an earlier one",
+        mend="Keep one row of each group, or write what sets them apart: new wordings, other cases.",
+        rows=prompts_of(examples[row] for row in again),
+    )
+
+
+def leaks(
+    examples: Sequence[Example], splits: Mapping[str, Split], groups: Ints, limit: Limit
+) -> Finding:
+    """The share of evaluation rows with a look-alike in the train split. splits: by row id."""
+    training = {group for group, row in zip(groups.tolist(), examples, strict=True) if splits[row.id] == "train"}
+    held_out = [
+        (group, row)
+        for group, row in zip(groups.tolist(), examples, strict=True)
+        if splits[row.id] != "train"
+    ]
+    leaked = [row for group, row in held_out if group in training]
+    share = len(leaked) / max(1, len(held_out))
+    return judge(
+        "leaks",
+        share,
+        limit,
+        worse="above",
+        message=f"{share:.1%} of the held-out rows have a look-alike in the train split",
+        mend="Raise nothing and delete repeats: look-alikes are kept in one split where few enough share an "
+        "answer. Until then held-out losses flatter a model that learns by heart.",
+        rows=prompts_of(leaked),
+    )
+
+
+def conflicts(examples: Sequence[Example], limit: Limit) -> Finding:
+    """The share of rows whose prompt has another answer elsewhere."""
+    answers: dict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        answers[normalised(example.prompt)].add(normalised(example.response))
+    torn = [example for example in examples if len(answers[normalised(example.prompt)]) > 1]
+    share = len(torn) / len(examples)
+    return judge(
+        "conflicting_answers",
+        share,
+        limit,
+        worse="above",
+        message=f"{share:.1%} of the rows answer a question that is answered otherwise elsewhere",
+        mend="Decide on one answer, or add to the prompt what tells the cases apart.",
+        rows=[Row(e.id, f"{shortened(e.prompt)} -> {shortened(e.response)}") for e in _sorted(torn)],
+    )
+
+
+def distinct_answers(examples: Sequence[Example], limit: Limit) -> Finding:
+    """Different answers for each row."""
+    counts = Counter(normalised(example.response) for example in examples)
+    share = len(counts) / len(examples)
+    commonest = {answer for answer, _ in counts.most_common(3)}
+    shown = {normalised(example.response): example for example in reversed(examples)}
+    return judge(
+        "distinct_answers",
+        share,
+        limit,
+        worse="below",
+        message=f"{len(counts):,} different answers to {len(examples):,} rows",
+        mend="Take answers that people gave to single customers in place of one text for each subject: a "
+        "model recites these few and scores well on whatever repeats them.",
+        rows=answers_of(shown[answer] for answer in commonest),
+    )
+
+
+def look_alikes(examples: Sequence[Example]) -> Ints:
+    """A group number per row: chains of rows whose sets of five-character pieces overlap by 0.8 or more.
+
+    Pairs are proposed by MinHash, of which a few are missed, and compared exactly.
+    Source: Broder 1997, doi:10.1109/SEQUEN.1997.666900.
+    """
+    texts = [normalised(f"{example.prompt}\n{example.response}") for example in examples]
+    index = MinHashLSH(threshold=SIMILARITY, num_perm=_PERMUTATIONS)
+    first: dict[str, int] = {}
+    pairs: list[tuple[int, int]] = []
+    for row, text in enumerate(texts):
+        if text in first:
+            pairs.append((first[text], row))
+            continue
+        first[text] = row
+        pieces = _pieces(text)
+        sketch = MinHash(num_perm=_PERMUTATIONS, seed=1)
+        sketch.update_batch([piece.encode() for piece in sorted(pieces)])
+        pairs += [
+            (other, row) for other in index.query(sketch) if _overlap(pieces, _pieces(texts[other])) >= SIMILARITY
+        ]
+        index.insert(row, sketch, check_duplication=False)
+    left, right = (np.array(side, dtype=np.int64) for side in (zip(*pairs, strict=True) if pairs else ((), ())))
+    edges = sparse.coo_array((np.ones(left.size), (left, right)), (len(texts), len(texts)))
+    _, labels = connected_components(edges, directed=False)
+    return np.asarray(labels, dtype=np.int64)
+
+
+def _pieces(text: str) -> frozenset[str]:
+    return frozenset(text[i : i + PIECE] for i in range(max(1, len(text) - PIECE + 1)))
+
+
+def _overlap(first: frozenset[str], second: frozenset[str]) -> float:
+    shared = len(first & second)
+    return shared / (len(first) + len(second) - shared)
+
+
+def _content(example: Example) -> tuple[str, str]:
+    return " ".join(example.prompt.split()), " ".join(example.response.split())
+
+
+def _repeated(keys: Sequence[object]) -> list[int]:
+    """The rows whose key an earlier row has."""
+    seen: set[object] = set()
+    again = []
+    for row, key in enumerate(keys):
+        if key in seen:
+            again.append(row)
+        seen.add(key)
+    return again
+
+
+def _sorted(examples: Sequence[Example]) -> list[Example]:
+    return sorted(examples, key=lambda example: (normalised(example.prompt), example.id))
