@@ -1,0 +1,71 @@
+"""All checks of the data, in the order in which they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sweep.data.audit.coverage import edge_cases, intents, smallest_intent
+from sweep.data.audit.diversity import compression, distinct_pairs, openings, styles, vendi
+from sweep.data.audit.finding import Finding, Limit
+from sweep.data.audit.labels import mislabelled
+from sweep.data.audit.privacy import personal_data
+from sweep.data.audit.repeats import (
+    conflicts,
+    distinct_answers,
+    enough_rows,
+    exact_repeats,
+    leaks,
+    look_alikes,
+    near_repeats,
+)
+from sweep.data.example import Example
+from sweep.types import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Each check's limits, by its name; `conf/audit/standard.yaml` says what they mean."""
+
+    rows: Limit
+    exact_duplicates: Limit
+    near_duplicates: Limit
+    leaks: Limit
+    distinct_answers: Limit
+    vendi: Limit
+    compression: Limit
+    distinct_pairs: Limit
+    openings: Limit
+    style: Limit
+    intents: Limit
+    intent_rows: Limit
+    edge_cases: Limit
+    personal_data: Limit
+    labels: Limit
+    conflicting_answers: Limit
+
+
+def audit(
+    examples: Sequence[Example], splits: Mapping[str, Split], limits: Limits, *, seed: int
+) -> tuple[Finding, ...]:
+    """What every check found. splits: by row id. The same rows in any order give the same verdicts."""
+    rows = sorted(examples, key=lambda example: example.id)
+    groups = look_alikes(rows)
+    return (
+        enough_rows(rows, limits.rows),
+        exact_repeats(rows, limits.exact_duplicates),
+        near_repeats(rows, groups, limits.near_duplicates),
+        leaks(rows, splits, groups, limits.leaks),
+        distinct_answers(rows, limits.distinct_answers),
+        vendi(rows, limits.vendi, seed=seed),
+        compression(rows, limits.compression, seed=seed),
+        distinct_pairs(rows, limits.distinct_pairs, seed=seed),
+        openings(rows, limits.openings),
+        styles(rows, limits.style),
+        intents(rows, limits.intents),
+        smallest_intent(rows, limits.intent_rows),
+        edge_cases(rows, limits.edge_cases),
+        personal_data(rows, limits.personal_data),
+        mislabelled(rows, limits.labels, seed=seed),
+        conflicts(rows, limits.conflicting_answers),
+    )
