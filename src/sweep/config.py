@@ -19,6 +19,7 @@ from sweep.targets import Target, read_target
 from sweep.types import Backend, Engine, Metric, Recipe
 
 if TYPE_CHECKING:
+    from sweep.data.audit.audit import Audit
     from sweep.data.source import DataSource
     from sweep.search.space import Space
     from sweep.tracking.mlflow import Tracking
@@ -39,6 +40,7 @@ _KEYS = (
     "tracking",
     "evaluation",
     "metric",
+    "audit",
     "output",
     "trusted_targets",
     "best",
@@ -87,6 +89,7 @@ class Config:
     tracking: Tracking = field(repr=False)
     evaluation: Evaluation
     metrics: Mapping[str, Target]
+    audit: Audit
     output: str
     trusted_targets: tuple[str, ...]
     best: Mapping[str, object] | None
@@ -126,6 +129,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     """
     from optuna.samplers import BaseSampler
 
+    from sweep.data.audit.audit import Audit
     from sweep.data.source import DataSource
     from sweep.engines.model import ModelSource
     from sweep.search.ranges import validate_recipe
@@ -175,6 +179,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         storage=convert(str, node["storage"], "storage"),
         tracking=build(Tracking, node["tracking"], "tracking"),
         metrics=_metrics(node["metric"], trusted),
+        audit=build(Audit, node["audit"], "audit"),
         trusted_targets=trusted,
         best=convert(Mapping[str, object] | None, node["best"], "best"),
         recipe_from=convert(str | None, node["recipe_from"], "recipe_from"),

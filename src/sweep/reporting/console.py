@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sweep.analysis.effects import Effects
+from sweep.data.audit.finding import Finding
 from sweep.evaluation.compare import Confirmation
 from sweep.reporting.live import best_of, duration, examples_left, standings_table
 from sweep.reporting.summary import comparison_of, scored
@@ -40,6 +43,37 @@ class Transcript:
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
+
+
+def tell_audit(told: Transcript, findings: Sequence[Finding], *, allowed: Sequence[str]) -> None:
+    """A line per check, then what is wrong, which rows show it and what mends it."""
+    table = Table(box=None, pad_edge=False)
+    for column, justify in (("check", "left"), ("", "left"), ("value", "right"), ("limit", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("", overflow="fold")
+    for finding in findings:
+        verdict = finding.verdict
+        word, style = _word(finding, allowed)
+        table.add_row(
+            verdict.check, f"[{style}]{word}[/]", f"{verdict.value:.3g}", f"{verdict.limit:.3g}", escape(verdict.message)
+        )
+    told.console.print(table)
+    for finding in findings:
+        if finding.verdict.passed:
+            continue
+        told.say(f"\n{finding.verdict.check}: {finding.mend}")
+        for row in finding.rows:
+            told.more(f"{row.id}  {row.text}")
+        if finding.count > len(finding.rows):
+            told.more(f"and {finding.count - len(finding.rows):,} more")
+
+
+def _word(finding: Finding, allowed: Sequence[str]) -> tuple[str, str]:
+    if finding.verdict.passed:
+        return "ok", "green"
+    if finding.verdict.severity == "warn":
+        return "warning", "yellow"
+    return ("allowed", "yellow") if finding.verdict.check in allowed else ("error", "red")
 
 
 def tell_confirmation(told: Transcript, confirmation: Confirmation) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sweep.data.audit.coverage import edge_cases, intents, smallest_intent
 from sweep.data.audit.diversity import compression, distinct_pairs, openings, styles, vendi
@@ -20,6 +20,7 @@ from sweep.data.audit.repeats import (
     near_repeats,
 )
 from sweep.data.example import Example
+from sweep.errors import DataError
 from sweep.types import Split
 
 
@@ -43,6 +44,21 @@ class Limits:
     personal_data: Limit
     labels: Limit
     conflicting_answers: Limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What the data must hold to. allow: checks that may fail all the same, by name."""
+
+    allow: tuple[str, ...]
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        names = [limit.name for limit in fields(Limits)]
+        if unknown := [name for name in self.allow if name not in names]:
+            raise DataError(
+                f"audit.allow: {unknown[0]!r} is no check; each must be one of {', '.join(names)}. Correct it."
+            )
 
 
 def audit(
