@@ -69,13 +69,70 @@ class View(NamedTuple):
     rows: int | None = None
 
 
+class Prompt(NamedTuple):
+    """What a model is to answer for a row. turns: (role, content) of each, the last one the user's."""
+
+    row: str
+    turns: tuple[tuple[str, str], ...]
+
+
+class Reply(NamedTuple):
+    """What it answered, without special tokens.
+
+    prompt_tokens, tokens: read and written. seconds: from when its prompt was read to its last token, in
+    the batch that it was part of. ended: whether it came to its end of turn by itself.
+    """
+
+    row: str
+    text: str
+    prompt_tokens: int
+    tokens: int
+    seconds: float
+    ended: bool
+
+
+class Asking(NamedTuple):
+    """What an engine is to answer after a job's training: greedily, at most `max_tokens` new tokens each."""
+
+    prompts: tuple[Prompt, ...]
+    max_tokens: int
+
+
+class Probe(NamedTuple):
+    """Rows that show what a trial has learnt by heart: of the train split, and such as it never saw.
+
+    continued: of the first so many rows of each, the model continues the answer from its middle.
+    """
+
+    train: View
+    held_out: View
+    continued: int
+
+
+class RowProbe(NamedTuple):
+    """A row probed. nats, tokens: as in `RowLoss`.
+
+    min_k: mean log-probability, in nats, of the least likely fifth of the response's tokens, one at least
+    (arXiv:2310.16789). verbatim: whether the greedy continuation from the middle of the answer repeats the
+    row's own next tokens, 16 or as many as are left; None where it was not asked or fewer than 4 are left.
+    """
+
+    row: str
+    split: Split
+    nats: float
+    tokens: int
+    min_k: float
+    verbatim: bool | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Take `trial` from `start` to `stop` examples seen, then evaluate.
 
     The optimiser's schedule runs to `horizon`, wherever the job stops. `start == stop` only
     evaluates. `checkpoint` is the path that an earlier report gave, None at the beginning.
-    `attempt` fences off a worker that was given up and comes back.
+    `attempt` fences off a worker that was given up and comes back. asked, probe: what else is
+    measured once the rung is reached.
     """
 
     id: str
@@ -87,6 +144,8 @@ class Job:
     checkpoint: str | None
     train: View
     evaluation: View
+    asked: Asking | None = None
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +175,7 @@ class Report:
 
     validation_loss: nats per response token on the job's evaluation view. bits_per_byte: the same
     per byte of response text, which compares across tokenizers. rows: the losses behind both.
+    replies: one for each prompt asked, in that order; probed: the probe's rows, trained ones first.
     ended_ms: wall clock since the epoch, for display only.
     checkpoint: where the state after `examples_seen` lies, None if there is none. error: the
     reason of any state but "reached", with what to do.
@@ -131,6 +191,8 @@ class Report:
     train_loss: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     rows: tuple[RowLoss, ...] = ()
+    replies: tuple[Reply, ...] = ()
+    probed: tuple[RowProbe, ...] = ()
     checkpoint: str | None = None
     seconds: float = 0.0
     tokens: int = 0

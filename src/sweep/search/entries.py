@@ -74,8 +74,8 @@ def stopped_entry(report: Report, stop: int) -> dict[str, object]:
 
 
 def entry(report: Report) -> str:
-    """The report without its rows, as JSON."""
-    return json.dumps(asdict(dataclasses.replace(report, rows=())))
+    """The report without what it says of single rows, as JSON."""
+    return json.dumps(asdict(dataclasses.replace(report, rows=(), replies=(), probed=())))
 
 
 def standing_of(frozen: FrozenTrial, *, seed: int, base: str) -> Standing:
@@ -99,4 +99,4 @@ def _recipe(kept: Mapping[str, object]) -> Recipe:
 
 
 def _report(kept: str) -> Report:
-    return Report(**{**json.loads(kept), "rows": ()})
+    return Report(**{**json.loads(kept), "rows": (), "replies": (), "probed": ()})
