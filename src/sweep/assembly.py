@@ -14,6 +14,7 @@ from sweep.data.load import load
 from sweep.data.split import DataSet, split
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import ModelSource, describe
+from sweep.stages.audit import Audited, audit_data
 from sweep.tracking.record import SweepRecord
 from sweep.types import Backend
 
@@ -74,6 +75,19 @@ def assemble(config: Config, *, model: ModelSource | None = None) -> Assembly:
     make_engine = functools.partial(config.engine.build, inputs=inputs)
     backend: Backend = config.backend.build(make_engine=make_engine)
     return Assembly(config=config, data=data, model=source, backend=backend, folder=folder)
+
+
+def audited(assembly: Assembly) -> Audited:
+    """What every check of the data found."""
+    config = assembly.config
+    return audit_data(
+        assembly.data,
+        config.audit,
+        assembly.model,
+        max_tokens=config.data.max_tokens,
+        seed=config.seed,
+        folder=assembly.folder,
+    )
 
 
 def record_of(

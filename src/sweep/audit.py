@@ -1,9 +1,8 @@
-"""`python -m sweep.audit +experiment=NAME`: whether the data is fit to train on, before any model is loaded."""
+"""`python -m sweep.audit +experiment=NAME`: whether the data is fit to train on."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from sweep.commands import run_command
 from sweep.config import Config
@@ -13,19 +12,15 @@ UNFIT = 1
 
 def run(config: Config) -> int:
     """Print what every check found; 1 where a sweep would be stopped."""
-    from sweep.data.load import load
-    from sweep.data.split import split
+    from sweep.assembly import assemble, audited
     from sweep.reporting.console import Transcript, tell_audit
-    from sweep.stages.audit import audit_data, stopping
 
     told = Transcript()
     told.title("audit", config.experiment)
-    data = split(load(config.data), config.data.split, seed=config.seed)
-    path = Path(config.output) / "audit.json"
-    findings = audit_data(data, config.audit, seed=config.seed, path=path)
-    tell_audit(told, findings, allowed=config.audit.allow)
-    told.say(f"kept in {path}")
-    return UNFIT if stopping(findings, config.audit) else 0
+    found = audited(assemble(config))
+    tell_audit(told, found.findings, allowed=found.allowed)
+    told.say(f"\nkept in {found.path}")
+    return UNFIT if found.stopping else 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from sweep.overrides import ADDED
 
 _COMMANDS = (
     ("sweep", "search, confirm, analyse, publish; run again, and it goes on where it stopped"),
+    ("sweep.audit", "whether the data is fit to train on; the sweep begins with it too"),
     ("sweep.status", "where a sweep stands, from another terminal"),
     ("sweep.report", "its report, finished or not, as one HTML file"),
     ("sweep.train", "production training with a found configuration, +best=NAME"),

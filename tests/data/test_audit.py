@@ -24,7 +24,12 @@ from sweep.schema import build
 ROOT = Path(__file__).parents[2]
 ASKED = build(Audit, yaml.safe_load((ROOT / "conf/audit/standard.yaml").read_text()), "audit")
 SUBJECTS = ("refund", "delivery", "invoice", "account", "warranty")
-WORDS = [f"{a}{b}{c}" for a in ("ba", "de", "ki", "lo", "mu", "ra") for b in ("no", "ter", "vi") for c in ("n", "s", "la")]
+WORDS = [
+    f"{a}{b}{c}"
+    for a in ("ba", "de", "ki", "lo", "mu", "ra")
+    for b in ("no", "ter", "vi")
+    for c in ("n", "s", "la")
+]
 
 
 def row(number: int, prompt: str, answer: str, intent: str | None = "refund") -> Example:
@@ -49,7 +54,11 @@ def rows(count: int = 2500) -> list[Example]:
         if number % 20 == 3:
             prompt = " ".join([prompt, *draw.choices(WORDS, k=60)])
         if number % 20 == 4:
-            prompt = prompt.replace("delivery", "delivry").replace("account", "acount").replace("invoice", "invoce")
+            prompt = (
+                prompt.replace("delivery", "delivry")
+                .replace("account", "acount")
+                .replace("invoice", "invoce")
+            )
         intent = "out_of_scope" if number % 20 == 5 else subject
         found.append(row(number, prompt, " ".join(draw.choices(WORDS, k=25)) + f" {subject}", intent))
     return found
@@ -88,9 +97,18 @@ SPOILT: dict[str, tuple[list[Example], str]] = {
     "style": ([row(i, f"Dear Sir, {e.prompt}.", e.response, e.intent) for i, e in enumerate(SOUND)], "warn"),
     "intents": ([replace(e, intent="refund") for e in SOUND], "error"),
     "intent_rows": ([replace(e, intent="rare") if i < 5 else e for i, e in enumerate(SOUND)], "error"),
-    "personal_data": (answered(lambda i, e: f"{e.response} write to jo{i}@shop.com" if i < 20 else e.response), "warn"),
-    "labels": ([replace(e, intent=SUBJECTS[i * 7 % 5] if i % 4 else e.intent) for i, e in enumerate(SOUND)], "error"),
-    "conflicting_answers": ([row(i, SOUND[i % 2000].prompt, e.response, e.intent) for i, e in enumerate(SOUND)], "error"),
+    "personal_data": (
+        answered(lambda i, e: f"{e.response} write to jo{i}@shop.com" if i < 20 else e.response),
+        "warn",
+    ),
+    "labels": (
+        [replace(e, intent=SUBJECTS[i * 7 % 5] if i % 4 else e.intent) for i, e in enumerate(SOUND)],
+        "error",
+    ),
+    "conflicting_answers": (
+        [row(i, SOUND[i % 2000].prompt, e.response, e.intent) for i, e in enumerate(SOUND)],
+        "error",
+    ),
 }
 
 

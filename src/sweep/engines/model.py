@@ -6,10 +6,10 @@ import contextlib
 import importlib.util
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from sweep import hub
 from sweep.engines.byte_tokenizer import byte_tokenizer
@@ -35,11 +35,14 @@ class Base(NamedTuple):
 class ModelSource(Protocol):
     """A base model by description: cheap to make and to pickle; `load` does the work.
 
-    identity: what the weights depend on, for fingerprints and run names.
+    identity: what the weights depend on, for fingerprints and run names. tokenizer: the one that `load`
+    gives, without the weights.
     """
 
     @property
     def identity(self) -> str: ...
+
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
 
     def load(self) -> Base: ...
 
@@ -74,16 +77,24 @@ class Pretrained:
 
         Raises ModelError where neither a folder nor the hub has it as safetensors.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
+        tokenizer = self.tokenizer()
+        how = {"dtype": _torch_dtype(self.dtype), "use_safetensors": True}
+        return _ready(self._read(AutoModelForCausalLM.from_pretrained, **how), tokenizer)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer. Raises ModelError as `load` does."""
+        from transformers import AutoTokenizer
+
+        return _padding(self._read(AutoTokenizer.from_pretrained))
+
+    def _read(self, read: Callable[..., Any], **how: object) -> Any:
+        """What a function of transformers reads from the folder or the hub."""
         _quietly()
         place = self._place()
-        where = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(place, **where)
-            model = AutoModelForCausalLM.from_pretrained(
-                place, dtype=_torch_dtype(self.dtype), use_safetensors=True, **where
-            )
+            return read(place, revision=self.revision, trust_remote_code=self.trust_remote_code, **how)
         except (OSError, ValueError) as error:
             first_line = str(error).strip().splitlines()[0].rstrip(" .:")
             raise ModelError(
@@ -91,7 +102,6 @@ class Pretrained:
                 "It must be a folder or a hub id with safetensors weights of a causal language model. Check "
                 "the path and the revision, or use model=smollm2_135m, which needs no hub."
             ) from error
-        return _ready(model, tokenizer)
 
     def _place(self) -> str:
         """The folder, if it holds a model, or else the hub id, if the hub hands it out."""
@@ -131,15 +141,17 @@ class PackagedGguf:
 
     def load(self) -> Base:
         """The model from the cache, made on first use. Raises ModelError if the package is absent."""
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         _quietly()
-        folder = cached(self.identity, self._convert)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=_torch_dtype(self.dtype), use_safetensors=True
+            cached(self.identity, self._convert), dtype=_torch_dtype(self.dtype), use_safetensors=True
         )
-        return _ready(model, tokenizer)
+        return _ready(model, self.tokenizer())
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer, from the cache too."""
+        return _read_tokenizer(cached(self.identity, self._convert))
 
     def _convert(self, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -204,12 +216,16 @@ class RandomLlama:
 
     def load(self) -> Base:
         """The model. The global random state is left as it was."""
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         _quietly()
         folder = cached(self.identity, self._make)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=_torch_dtype(self.dtype))
-        return _ready(model, AutoTokenizer.from_pretrained(folder))
+        return _ready(model, self.tokenizer())
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The byte-level one."""
+        return _read_tokenizer(cached(self.identity, self._make))
 
     def _make(self, folder: Path) -> None:
         import torch
@@ -294,12 +310,22 @@ def peft_on_transformers() -> Iterator[None]:
 def _ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Base:
     import torch
 
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.requires_grad_(False)
     model.to(torch.device(device))  # type: ignore[arg-type]
     return Base(model.eval(), tokenizer)
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return _padding(AutoTokenizer.from_pretrained(folder))
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _quietly() -> None:

@@ -47,15 +47,12 @@ class Transcript:
 
 def tell_audit(told: Transcript, findings: Sequence[Finding], *, allowed: Sequence[str]) -> None:
     """A line per check, then what is wrong, which rows show it and what mends it."""
-    table = Table(box=None, pad_edge=False)
-    for column, justify in (("check", "left"), ("", "left"), ("value", "right"), ("limit", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_column("", overflow="fold")
+    table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        verdict = finding.verdict
         word, style = _word(finding, allowed)
+        verdict = finding.verdict
         table.add_row(
-            verdict.check, f"[{style}]{word}[/]", f"{verdict.value:.3g}", f"{verdict.limit:.3g}", escape(verdict.message)
+            verdict.check, f"[{style}]{word}[/]", escape(verdict.message), f"[dim]{finding.bound}[/]"
         )
     told.console.print(table)
     for finding in findings:

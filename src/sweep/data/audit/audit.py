@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from sweep.data.audit.coverage import edge_cases, intents, smallest_intent
 from sweep.data.audit.diversity import compression, distinct_pairs, openings, styles, vendi
@@ -19,9 +20,13 @@ from sweep.data.audit.repeats import (
     look_alikes,
     near_repeats,
 )
+from sweep.data.audit.truncation import truncated
 from sweep.data.example import Example
 from sweep.errors import DataError
 from sweep.types import Split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,7 @@ class Limits:
     personal_data: Limit
     labels: Limit
     conflicting_answers: Limit
+    truncated: Limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +63,18 @@ class Audit:
         names = [limit.name for limit in fields(Limits)]
         if unknown := [name for name in self.allow if name not in names]:
             raise DataError(
-                f"audit.allow: {unknown[0]!r} is no check; each must be one of {', '.join(names)}. Correct it."
+                f"audit.allow: {unknown[0]!r} is no check; must be among {', '.join(names)}. Correct it."
             )
 
 
 def audit(
-    examples: Sequence[Example], splits: Mapping[str, Split], limits: Limits, *, seed: int
+    examples: Sequence[Example],
+    splits: Mapping[str, Split],
+    limits: Limits,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    seed: int,
 ) -> tuple[Finding, ...]:
     """What every check found. splits: by row id. The same rows in any order give the same verdicts."""
     rows = sorted(examples, key=lambda example: example.id)
@@ -84,4 +96,5 @@ def audit(
         personal_data(rows, limits.personal_data),
         mislabelled(rows, limits.labels, seed=seed),
         conflicts(rows, limits.conflicting_answers),
+        truncated(rows, tokenizer, max_tokens=max_tokens, limit=limits.truncated),
     )

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from sweep.data.audit.finding import Finding, Limit, judge, prompts_of
 from sweep.data.example import Example
 
+# Share of the rows from which a kind of prompt counts as covered.
+_COVERED = 0.01
 _SHORT = 3
 # So many times the median number of words.
 _LONG = 3
@@ -17,7 +19,8 @@ _ANGRY = re.compile(
     r"|joke|lawyer|never again|pathetic|appalling|outrag\w+|rubbish|damn|wtf)\b|!!|\b[A-Z]{4,} [A-Z]{3,}\b",
 )
 _SECOND = re.compile(
-    r"\?.*\?|\b(and|one more thing|another thing|second|besides|by the way|btw)\b[^.?!]*\?|\balso\b", re.S | re.I
+    r"\?.*\?|\b(and|one more thing|another thing|second|besides|by the way|btw)\b[^.?!]*\?|\balso\b",
+    re.S | re.I,
 )
 _OUT_OF_SCOPE = re.compile(r"out.?of.?scope|\boos\b|other|fallback|unsupported|chit.?chat|off.?topic", re.I)
 _WORD = re.compile(r"[^\W\d_]+")
@@ -28,20 +31,20 @@ _SELDOM = 0.1
 
 
 def intents(examples: Sequence[Example], limit: Limit) -> Finding:
-    """How many subjects the rows are labelled with. A single one is an error, few or a dominant one a warning."""
+    """How many intents the rows are labelled with; where one has most rows, that counts as too few."""
     counts = _counts(examples)
     if not counts:
         return _untold("intents", limit)
     name, most = counts.most_common(1)[0]
     share = most / sum(counts.values())
     told = f"{len(counts)} intents, the commonest, {name!r}, in {share:.0%} of the rows"
-    # A dominant one counts as too few do.
     value = len(counts) if share <= 0.5 or len(counts) == 1 else min(len(counts), limit.warn - 1)
     return judge(
         "intents",
         value,
         limit,
         worse="below",
+        unit="number",
         message=told,
         mend="Add rows of the other subjects that customers write about, in about their true shares.",
     )
@@ -59,24 +62,28 @@ def smallest_intent(examples: Sequence[Example], limit: Limit) -> Finding:
         least,
         limit,
         worse="below",
+        unit="number",
         message=f"{len(few)} of {len(counts)} intents have fewer than {limit.warn:g} rows, {name!r} {least}",
-        mend="Add rows of these intents, or join them with a related one: " + ", ".join(sorted(few)[:8]) + ".",
+        mend="Add rows of these intents, or join them with a related one: "
+        + ", ".join(sorted(few)[:8])
+        + ".",
         rows=prompts_of(row for row in examples if row.intent in few),
     )
 
 
 def edge_cases(examples: Sequence[Example], limit: Limit) -> Finding:
-    """The rarest of six awkward cases among the prompts; an error only where there is none of any."""
+    """How many of six awkward kinds of prompt make up a hundredth of the rows or more."""
     shares = {name: len(found) / len(examples) for name, found in _edge_cases(examples).items()}
-    rare = [name for name, share in shares.items() if share < limit.warn]
-    value = min(shares.values()) if max(shares.values()) > 0 else -1.0
+    rare = [name for name, share in shares.items() if share < _COVERED]
     return judge(
         "edge_cases",
-        value,
+        len(shares) - len(rare),
         limit,
         worse="below",
+        unit="number",
         message=", ".join(f"{name} {share:.1%}" for name, share in shares.items()),
-        mend=f"Too few prompts are {', '.join(rare)}: users send them, so add some with the answer you want.",
+        mend=f"Under {_COVERED:.0%} of the prompts are {', '.join(rare)}: users send such, so add some with the "
+        "answer you want.",
     )
 
 
@@ -136,6 +143,7 @@ def _untold(check: str, limit: Limit) -> Finding:
         limit.warn,
         limit,
         worse="below",
+        unit="number",
         message="not checked: no column names the rows' intents (data.intent_column)",
         mend="",
     )

@@ -41,6 +41,7 @@ def vendi(examples: Sequence[Example], limit: Limit, *, seed: int) -> Finding:
         score,
         limit,
         worse="below",
+        unit="number",
         message=f"{len(sample)} answers are as different as {score * len(sample):.0f} that have nothing in common",
         mend="Add answers on other subjects and in other words.",
         rows=answers_of(sample),
@@ -56,6 +57,7 @@ def compression(examples: Sequence[Example], limit: Limit, *, seed: int) -> Find
         ratio,
         limit,
         worse="above",
+        unit="number",
         message=f"gzip makes {len(text) // 1000} kB of answers {ratio:.1f} times smaller",
         mend="Answers repeat whole sentences: write them anew for each case, or leave copies out.",
     )

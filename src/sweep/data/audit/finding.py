@@ -34,9 +34,10 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A verdict, the rows that show it, how many there are, and what mends it."""
+    """A verdict, its limit in words, the rows that show it, how many there are, and what mends it."""
 
     verdict: Verdict
+    bound: str
     rows: tuple[Row, ...]
     count: int
     mend: str
@@ -48,6 +49,7 @@ def judge(
     limit: Limit,
     *,
     worse: Literal["above", "below"],
+    unit: Literal["share", "number"] = "share",
     message: str,
     mend: str,
     rows: Sequence[Row] = (),
@@ -59,17 +61,22 @@ def judge(
 
     severity: Literal["warn", "error"] = "error" if beyond(limit.error) else "warn"
     passed = not (beyond(limit.error) or beyond(limit.warn))
-    bound = limit.error if severity == "error" else limit.warn
+    bound = limit.error if limit.error is not None and severity == "error" else limit.warn
     verdict = Verdict(
         check=check,
         passed=passed,
         severity=severity,
         value=float(value),
-        limit=float(bound if bound is not None else limit.warn),
+        limit=float(bound),
         message=message,
     )
-    shown = () if passed else tuple(rows[:SHOWN])
-    return Finding(verdict=verdict, rows=shown, count=0 if passed else len(rows), mend="" if passed else mend)
+    return Finding(
+        verdict=verdict,
+        bound=f"at {'most' if worse == 'above' else 'least'} {f'{bound:.0%}' if unit == 'share' else f'{bound:,g}'}",
+        rows=() if passed else tuple(rows[:SHOWN]),
+        count=0 if passed else len(rows),
+        mend="" if passed else mend,
+    )
 
 
 def prompts_of(examples: Iterable[Example]) -> list[Row]:

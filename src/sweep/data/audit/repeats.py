@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ from sweep.types import Split
 
 SIMILARITY = 0.8
 PIECE = 5
-# 64 instead of 128 permutations: half the time; each pair that is found is then compared exactly.
+# Pairs are proposed well below the similarity that counts, so that hardly one is missed, then compared exactly.
+_PROPOSED = 0.6
 _PERMUTATIONS = 64
 
 Ints = npt.NDArray[np.int64]
@@ -32,6 +34,7 @@ def enough_rows(examples: Sequence[Example], limit: Limit) -> Finding:
         distinct,
         limit,
         worse="below",
+        unit="number",
         message=f"{distinct:,} different rows",
         mend="Collect more conversations: below some two thousand, what is found hangs on single rows.",
     )
@@ -67,11 +70,11 @@ def near_repeats(examples: Sequence[Example], groups: Ints, limit: Limit) -> Fin
     )
 
 
-def leaks(
-    examples: Sequence[Example], splits: Mapping[str, Split], groups: Ints, limit: Limit
-) -> Finding:
+def leaks(examples: Sequence[Example], splits: Mapping[str, Split], groups: Ints, limit: Limit) -> Finding:
     """The share of evaluation rows with a look-alike in the train split. splits: by row id."""
-    training = {group for group, row in zip(groups.tolist(), examples, strict=True) if splits[row.id] == "train"}
+    training = {
+        group for group, row in zip(groups.tolist(), examples, strict=True) if splits[row.id] == "train"
+    }
     held_out = [
         (group, row)
         for group, row in zip(groups.tolist(), examples, strict=True)
@@ -85,27 +88,34 @@ def leaks(
         limit,
         worse="above",
         message=f"{share:.1%} of the held-out rows have a look-alike in the train split",
-        mend="Raise nothing and delete repeats: look-alikes are kept in one split where few enough share an "
-        "answer. Until then held-out losses flatter a model that learns by heart.",
+        mend="Keep one row of each group of look-alikes. Until then held-out losses flatter a model that learns "
+        "by heart: rows that share an answer can't all be in one split where too many do.",
         rows=prompts_of(leaked),
     )
 
 
 def conflicts(examples: Sequence[Example], limit: Limit) -> Finding:
-    """The share of rows whose prompt has another answer elsewhere."""
-    answers: dict[str, set[str]] = defaultdict(set)
+    """The share of rows whose prompt, word for word, is answered to another effect elsewhere.
+
+    That is: another intent, other required phrases, or, where rows have none, other numbers in the answer. Other
+    words alone are no conflict.
+    """
+    effects: dict[str, set[Hashable]] = defaultdict(set)
     for example in examples:
-        answers[normalised(example.prompt)].add(normalised(example.response))
-    torn = [example for example in examples if len(answers[normalised(example.prompt)]) > 1]
+        effects[_question(example)].add(_effect(example))
+    torn = [example for example in examples if len(effects[_question(example)]) > 1]
     share = len(torn) / len(examples)
     return judge(
         "conflicting_answers",
         share,
         limit,
         worse="above",
-        message=f"{share:.1%} of the rows answer a question that is answered otherwise elsewhere",
+        message=f"{share:.1%} of the rows ask what is answered to another effect elsewhere",
         mend="Decide on one answer, or add to the prompt what tells the cases apart.",
-        rows=[Row(e.id, f"{shortened(e.prompt)} -> {shortened(e.response)}") for e in _sorted(torn)],
+        rows=[
+            Row(example.id, f"{shortened(example.prompt)} -> {shortened(example.response)}")
+            for example in sorted(torn, key=lambda example: (_question(example), example.id))
+        ],
     )
 
 
@@ -134,7 +144,7 @@ def look_alikes(examples: Sequence[Example]) -> Ints:
     Source: Broder 1997, doi:10.1109/SEQUEN.1997.666900.
     """
     texts = [normalised(f"{example.prompt}\n{example.response}") for example in examples]
-    index = MinHashLSH(threshold=SIMILARITY, num_perm=_PERMUTATIONS)
+    index = MinHashLSH(threshold=_PROPOSED, num_perm=_PERMUTATIONS)
     first: dict[str, int] = {}
     pairs: list[tuple[int, int]] = []
     for row, text in enumerate(texts):
@@ -146,10 +156,14 @@ def look_alikes(examples: Sequence[Example]) -> Ints:
         sketch = MinHash(num_perm=_PERMUTATIONS, seed=1)
         sketch.update_batch([piece.encode() for piece in sorted(pieces)])
         pairs += [
-            (other, row) for other in index.query(sketch) if _overlap(pieces, _pieces(texts[other])) >= SIMILARITY
+            (other, row)
+            for other in index.query(sketch)
+            if _overlap(pieces, _pieces(texts[other])) >= SIMILARITY
         ]
         index.insert(row, sketch, check_duplication=False)
-    left, right = (np.array(side, dtype=np.int64) for side in (zip(*pairs, strict=True) if pairs else ((), ())))
+    left, right = (
+        np.array(side, dtype=np.int64) for side in (zip(*pairs, strict=True) if pairs else ((), ()))
+    )
     edges = sparse.coo_array((np.ones(left.size), (left, right)), (len(texts), len(texts)))
     _, labels = connected_components(edges, directed=False)
     return np.asarray(labels, dtype=np.int64)
@@ -179,5 +193,10 @@ def _repeated(keys: Sequence[object]) -> list[int]:
     return again
 
 
-def _sorted(examples: Sequence[Example]) -> list[Example]:
-    return sorted(examples, key=lambda example: (normalised(example.prompt), example.id))
+def _question(example: Example) -> str:
+    return " ".join(example.prompt.lower().split())
+
+
+def _effect(example: Example) -> Hashable:
+    told = frozenset(example.required) or frozenset(re.findall(r"\d+(?:[.,]\d+)*", example.response))
+    return example.intent, told

@@ -1,0 +1,31 @@
+"""Rows that are longer than what is read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sweep.data.audit.finding import Finding, Limit, answers_of, judge
+from sweep.data.encode import encode
+from sweep.data.example import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def truncated(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, limit: Limit
+) -> Finding:
+    """The share of rows that lose the beginning of their prompt or the end of their answer."""
+    encoded = encode(examples, tokenizer, max_tokens=max_tokens)
+    cut = [example for example, row in zip(examples, encoded, strict=True) if row.truncated]
+    share = len(cut) / len(examples)
+    return judge(
+        "truncated",
+        share,
+        limit,
+        worse="above",
+        message=f"{share:.1%} of the rows are longer than {max_tokens} tokens and lose a part",
+        mend="Raise data.max_tokens, or shorten the rows: a model that never sees an end does not learn to stop.",
+        rows=answers_of(cut),
+    )
