@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweep.config import Config, dump
+from sweep.data.audit.finding import Audited
 from sweep.data.load import load
 from sweep.data.split import DataSet, split
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import ModelSource, describe
-from sweep.stages.audit import Audited, audit_data
+from sweep.stages.audit import audit_data
 from sweep.tracking.record import SweepRecord
 from sweep.types import Backend
 

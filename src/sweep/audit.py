@@ -13,13 +13,15 @@ UNFIT = 1
 def run(config: Config) -> int:
     """Print what every check found; 1 where a sweep would be stopped."""
     from sweep.assembly import assemble, audited
-    from sweep.reporting.console import Transcript, tell_audit
+    from sweep.reporting.console import Transcript, tell_findings
+    from sweep.stages.audit import FILE
 
     told = Transcript()
     told.title("audit", config.experiment)
-    found = audited(assemble(config))
-    tell_audit(told, found.findings, allowed=found.allowed)
-    told.say(f"\nkept in {found.path}")
+    assembly = assemble(config)
+    found = audited(assembly)
+    tell_findings(told, found)
+    told.say(f"\nkept in {assembly.folder / FILE}")
     return UNFIT if found.stopping else 0
 
 

@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sweep.analysis.effects import effects_of
-from sweep.assembly import Assembly, assemble, git_commit, record_of
+from sweep.assembly import Assembly, assemble, audited, git_commit, record_of
 from sweep.commands import interruptible
 from sweep.config import Config
+from sweep.data.audit.finding import Audited
 from sweep.driver import only_driver
 from sweep.errors import TrainingError
 from sweep.evaluation.compare import Confirmation
-from sweep.reporting.console import Transcript, tell_comparison, tell_confirmation, tell_effects
+from sweep.reporting.console import Transcript, tell_audit, tell_comparison, tell_confirmation, tell_effects
 from sweep.reporting.html import write_report
 from sweep.reporting.live import Scoreboard, duration
 from sweep.reporting.summary import as_markdown
@@ -27,6 +28,7 @@ from sweep.search.storage import open_storage
 from sweep.search.stored import StoredStudy, read_study
 from sweep.search.study import Study
 from sweep.stages.analyse import log_effects
+from sweep.stages.audit import log_audit, require_fit
 from sweep.stages.confirm import Record, confirm
 from sweep.stages.publish import publish
 from sweep.stages.untrained import expectation, score_base
@@ -55,14 +57,19 @@ class Pipeline:
             self._told.title("sweep", config.experiment)
             assembly = assemble(config)
             self._tell_data(assembly)
+            checked = audited(assembly)
+            require_fit(checked)
+            tell_audit(self._told, checked)
             study = self._open_study(assembly)
+            study.note("audit", checked.as_json())
             record = self._record(assembly, study)
             study.note("asked", asdict(self._asked(record)))
             tracker = self._open_tracker(record, study)
+            log_audit(checked, tracker, assembly.folder)
             with closing(assembly.backend), tracker:
                 self._tell_expectation(assembly, study)
                 self._search(assembly, study, tracker)
-                self._conclude(assembly, study, tracker)
+                self._conclude(assembly, study, tracker, checked)
         return 0
 
     # Stages
@@ -149,7 +156,7 @@ class Pipeline:
             search(study, assembly.backend, [tracker, board])
         tracker.sync(study.standings)
 
-    def _conclude(self, assembly: Assembly, study: Study, tracker: Tracker) -> None:
+    def _conclude(self, assembly: Assembly, study: Study, tracker: Tracker, checked: Audited) -> None:
         config, best = self._config, study.best
         if best is None:
             raise TrainingError(_no_result(study))
@@ -169,7 +176,7 @@ class Pipeline:
         log_effects(effects, tracker)
         tell_effects(self._told, effects)
         published = publish(
-            self._best_config(assembly, study, best, confirmation, tracker),
+            self._best_config(assembly, study, best, confirmation, checked, tracker.parent_run_id),
             best,
             tracker,
             config.tracking,
@@ -191,7 +198,13 @@ class Pipeline:
         self._tell_end(stored, handed, published.notice, report)
 
     def _best_config(
-        self, assembly: Assembly, study: Study, best: Standing, confirmation: Confirmation, tracker: Tracker
+        self,
+        assembly: Assembly,
+        study: Study,
+        best: Standing,
+        confirmation: Confirmation,
+        checked: Audited,
+        mlflow_run: str,
     ) -> BestConfig:
         assert best.trial.number is not None
         return BestConfig(
@@ -207,9 +220,9 @@ class Pipeline:
             validation=_validation(best, study.plan.metrics),
             confirm=confirmation.best,
             default_confirm=confirmation.defaults,
-            verdicts=(confirmation.verdict,),
+            verdicts=(confirmation.verdict, *checked.verdicts),
             git_commit=git_commit(),
-            mlflow_run=tracker.parent_run_id,
+            mlflow_run=mlflow_run,
             overrides=self._config.overrides,
         )
 

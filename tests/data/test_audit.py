@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import yaml
 
 from sweep.data.audit.audit import Audit, audit
-from sweep.data.audit.diversity import vendi
-from sweep.data.audit.finding import Finding, Limit, judge
+from sweep.data.audit.coverage import edge_cases, intents, smallest_intent
+from sweep.data.audit.diversity import compression, distinct_pairs, openings, styles, vendi
+from sweep.data.audit.finding import Audited, Finding, Limit, audited_of, judge
+from sweep.data.audit.labels import mislabelled
 from sweep.data.audit.privacy import personal_data
-from sweep.data.audit.repeats import SIMILARITY, look_alikes
+from sweep.data.audit.repeats import (
+    SIMILARITY,
+    conflicts,
+    distinct_answers,
+    enough_rows,
+    exact_repeats,
+    leaks,
+    look_alikes,
+    near_repeats,
+)
+from sweep.data.audit.truncation import truncated
 from sweep.data.example import Example, Message
 from sweep.data.split import near_identical, normalised
+from sweep.engines.byte_tokenizer import byte_tokenizer
 from sweep.errors import DataError
 from sweep.schema import build
+from sweep.types import Split
 
 ROOT = Path(__file__).parents[2]
 ASKED = build(Audit, yaml.safe_load((ROOT / "conf/audit/standard.yaml").read_text()), "audit")
+LIMITS = ASKED.limits
+MAX_TOKENS = 1200
 SUBJECTS = ("refund", "delivery", "invoice", "account", "warranty")
-WORDS = [
-    f"{a}{b}{c}"
-    for a in ("ba", "de", "ki", "lo", "mu", "ra")
-    for b in ("no", "ter", "vi")
-    for c in ("n", "s", "la")
-]
+SYLLABLES = ("ba", "de", "ki", "lo", "mu", "ra", "ter", "vi", "son", "pel")
+WORDS = [f"{a}{b}{c}" for a in SYLLABLES for b in SYLLABLES for c in SYLLABLES]
 
 
 def row(number: int, prompt: str, answer: str, intent: str | None = "refund") -> Example:
@@ -37,87 +50,158 @@ def row(number: int, prompt: str, answer: str, intent: str | None = "refund") ->
     return Example(id=f"{number:05}", messages=turns, intent=intent, required=(), forbidden=(), slices={})
 
 
-def rows(count: int = 2500) -> list[Example]:
-    """Different questions and answers about five subjects, some of them awkward."""
+def sound_rows(count: int) -> list[Example]:
+    """Different questions and answers about five subjects, a twentieth of them of each awkward kind."""
     draw = random.Random(0)
     found = []
     for number in range(count):
         subject = SUBJECTS[number % len(SUBJECTS)]
         text = " ".join(draw.choices(WORDS, k=draw.randint(8, 14)))
-        prompt = f"{subject} {text}" if number % 3 else f"My {subject} {text}?"
-        if number % 20 == 0:
-            prompt = f"{subject} {draw.choice(WORDS)}{number}"
-        if number % 20 == 1:
-            prompt = f"This is ridiculous!! {prompt}"
-        if number % 20 == 2:
-            prompt = f"{prompt}? and also {draw.choice(WORDS)} {text}?"
-        if number % 20 == 3:
-            prompt = " ".join([prompt, *draw.choices(WORDS, k=60)])
-        if number % 20 == 4:
-            prompt = (
-                prompt.replace("delivery", "delivry")
-                .replace("account", "acount")
-                .replace("invoice", "invoce")
-            )
-        intent = "out_of_scope" if number % 20 == 5 else subject
-        found.append(row(number, prompt, " ".join(draw.choices(WORDS, k=25)) + f" {subject}", intent))
+        drop = 1 + number // 100 % (len(subject) - 3)
+        kinds = {
+            0: f"{subject} {draw.choice(WORDS)}{number}",
+            1: f"This is ridiculous!! {subject} {text}",
+            2: f"{subject} {text}? and also {draw.choice(WORDS)} {text}?",
+            3: " ".join([subject, text, *draw.choices(WORDS, k=60)]),
+            4: f"My {subject[:drop]}{subject[drop + 1 :]} {text}",
+        }
+        prompt = kinds.get(number // 5 % 20, f"My {subject} {text}?")
+        intent = "out_of_scope" if number // 5 % 20 == 5 else subject
+        found.append(row(number, prompt, " ".join(draw.choices(WORDS, k=25)), intent))
     return found
 
 
-SOUND = rows()
+def splits_of(examples: Sequence[Example]) -> dict[str, Split]:
+    return {e.id: "validation" if i % 5 == 0 else "train" for i, e in enumerate(examples)}
 
 
-def found(examples: Sequence[Example], **splits: str) -> dict[str, Finding]:
-    held_out = {e.id: "validation" if i % 5 == 0 else "train" for i, e in enumerate(examples)}
-    return {f.verdict.check: f for f in audit(examples, held_out, ASKED.limits, seed=0)}  # type: ignore[arg-type]
-
-
-def failed(examples: Sequence[Example]) -> dict[str, str]:
-    return {
-        name: finding.verdict.severity
-        for name, finding in found(examples).items()
-        if not finding.verdict.passed
-    }
+SOUND = sound_rows(2500)
 
 
 def test_sound_rows_pass_every_check() -> None:
-    assert failed(SOUND) == {}
+    findings = audit(
+        SOUND, splits_of(SOUND), LIMITS, tokenizer=byte_tokenizer(), max_tokens=MAX_TOKENS, seed=0
+    )
+    assert {f.verdict.check for f in findings if not f.verdict.passed} == set()
+    assert len(findings) == len({f.verdict.check for f in findings}) == 17
+
+
+class Spoilt(NamedTuple):
+    """Rows that fail a check, how badly, and the check."""
+
+    rows: list[Example]
+    severity: str
+    found: Callable[[list[Example]], Finding]
+
+
+def asked(prompt: Callable[[int, Example], str]) -> list[Example]:
+    return [row(i, prompt(i, e), e.response, e.intent) for i, e in enumerate(SOUND)]
 
 
 def answered(answer: Callable[[int, Example], str]) -> list[Example]:
     return [row(i, e.prompt, answer(i, e), e.intent) for i, e in enumerate(SOUND)]
 
 
-SPOILT: dict[str, tuple[list[Example], str]] = {
-    "rows": (SOUND[:1000], "warn"),
-    "exact_duplicates": (SOUND + [replace(e, id=f"again-{e.id}") for e in SOUND[:300]], "warn"),
-    "distinct_answers": (answered(lambda i, e: SOUND[i % 20].response), "error"),
-    "vendi": (answered(lambda i, e: SOUND[i % 20].response), "error"),
-    "openings": (answered(lambda i, e: f"Thank you for {e.response}" if i % 3 else e.response), "error"),
-    "style": ([row(i, f"Dear Sir, {e.prompt}.", e.response, e.intent) for i, e in enumerate(SOUND)], "warn"),
-    "intents": ([replace(e, intent="refund") for e in SOUND], "error"),
-    "intent_rows": ([replace(e, intent="rare") if i < 5 else e for i, e in enumerate(SOUND)], "error"),
-    "personal_data": (
+def repeated(count: int) -> list[Example]:
+    return SOUND + [replace(e, id=f"again-{e.id}") for e in SOUND[:count]]
+
+
+FEW_ANSWERS = answered(lambda i, e: SOUND[i % 20].response)
+SPOILT: Mapping[str, Spoilt] = {
+    "few rows": Spoilt(SOUND[:1000], "warn", lambda r: enough_rows(r, LIMITS.rows)),
+    "very few rows": Spoilt(SOUND[:400], "error", lambda r: enough_rows(r, LIMITS.rows)),
+    "repeats": Spoilt(repeated(300), "warn", lambda r: exact_repeats(r, LIMITS.exact_duplicates)),
+    "near repeats": Spoilt(
+        [*SOUND, *(row(90000 + i, e.prompt + " x", e.response) for i, e in enumerate(SOUND[:1500]))],
+        "error",
+        lambda r: near_repeats(r, look_alikes(r), LIMITS.near_duplicates),
+    ),
+    "leaks": Spoilt(
+        [*SOUND, replace(SOUND[1], id="x")],
+        "warn",
+        lambda r: leaks(r, {**splits_of(r), "x": "test"}, look_alikes(r), LIMITS.leaks),
+    ),
+    "few answers": Spoilt(FEW_ANSWERS, "error", lambda r: distinct_answers(r, LIMITS.distinct_answers)),
+    "answers alike": Spoilt(FEW_ANSWERS, "error", lambda r: vendi(r, LIMITS.vendi, seed=0)),
+    "answers repeat": Spoilt(FEW_ANSWERS, "error", lambda r: compression(r, LIMITS.compression, seed=0)),
+    "pairs repeat": Spoilt(FEW_ANSWERS, "error", lambda r: distinct_pairs(r, LIMITS.distinct_pairs, seed=0)),
+    "one opening": Spoilt(
+        answered(lambda i, e: f"Thank you for {e.response}" if i % 3 else e.response),
+        "error",
+        lambda r: openings(r, LIMITS.openings),
+    ),
+    "formal only": Spoilt(
+        asked(lambda i, e: f"Dear Sir, {e.prompt}."), "warn", lambda r: styles(r, LIMITS.style)
+    ),
+    "one intent": Spoilt(
+        [replace(e, intent="refund") for e in SOUND], "error", lambda r: intents(r, LIMITS.intents)
+    ),
+    "one intent has most": Spoilt(
+        [replace(e, intent=e.intent if i % 3 == 0 else "refund") for i, e in enumerate(SOUND)],
+        "warn",
+        lambda r: intents(r, LIMITS.intents),
+    ),
+    "a rare intent": Spoilt(
+        [replace(e, intent="rare") if i < 5 else e for i, e in enumerate(SOUND)],
+        "error",
+        lambda r: smallest_intent(r, LIMITS.intent_rows),
+    ),
+    "no awkward case": Spoilt(
+        [row(i, f"My parcel {w} {WORDS[-i]} {WORDS[i * 7 % 999]}", "x") for i, w in enumerate(WORDS)],
+        "error",
+        lambda r: edge_cases(r, LIMITS.edge_cases),
+    ),
+    "nobody is angry": Spoilt(
+        [e for e in SOUND if "!!" not in e.prompt], "warn", lambda r: edge_cases(r, LIMITS.edge_cases)
+    ),
+    "an address": Spoilt(
         answered(lambda i, e: f"{e.response} write to jo{i}@shop.com" if i < 20 else e.response),
         "warn",
+        lambda r: personal_data(r, LIMITS.personal_data),
     ),
-    "labels": (
-        [replace(e, intent=SUBJECTS[i * 7 % 5] if i % 4 else e.intent) for i, e in enumerate(SOUND)],
+    "wrong labels": Spoilt(
+        [replace(e, intent=SUBJECTS[(i + 1) % 5] if i % 4 == 0 else e.intent) for i, e in enumerate(SOUND)],
         "error",
+        lambda r: mislabelled(r, LIMITS.labels, seed=0),
     ),
-    "conflicting_answers": (
-        [row(i, SOUND[i % 2000].prompt, e.response, e.intent) for i, e in enumerate(SOUND)],
+    "other numbers": Spoilt(
+        [row(i, SOUND[i % 2000].prompt, f"{e.response} {i}", "refund") for i, e in enumerate(SOUND)],
         "error",
+        lambda r: conflicts(r, LIMITS.conflicting_answers),
+    ),
+    "too long": Spoilt(
+        answered(lambda i, e: e.response * 8 if i % 10 == 0 else e.response),
+        "warn",
+        lambda r: truncated(r, byte_tokenizer(), max_tokens=MAX_TOKENS, limit=LIMITS.truncated),
     ),
 }
 
 
-@pytest.mark.parametrize("check", SPOILT)
-def test_it_finds_what_was_spoilt(check: str) -> None:
-    examples, severity = SPOILT[check]
-    finding = found(examples)[check]
-    assert (finding.verdict.passed, finding.verdict.severity) == (False, severity)
+@pytest.mark.parametrize("how", SPOILT)
+def test_it_finds_what_was_spoilt(how: str) -> None:
+    rows, severity, check = SPOILT[how]
+    finding = check(rows)
+    assert (finding.verdict.passed, finding.verdict.severity) == (False, severity), finding.verdict.message
     assert finding.mend
+
+
+def test_it_says_how_many_labels_are_wrong() -> None:
+    wrong = [replace(e, intent="out_of_scope") if i % 10 == 1 else e for i, e in enumerate(SOUND)]
+    share = mislabelled(wrong, LIMITS.labels, seed=0).verdict.value
+    assert share == pytest.approx(0.1, abs=0.03)
+
+
+def test_too_few_rows_of_an_intent_are_not_judged() -> None:
+    assert "not checked" in mislabelled(SOUND[:60], LIMITS.labels, seed=0).verdict.message
+
+
+def test_other_words_to_the_same_effect_are_no_conflict() -> None:
+    twice = [row(i, SOUND[i % 1250].prompt, f"{e.response} 14 days", "refund") for i, e in enumerate(SOUND)]
+    assert conflicts(twice, LIMITS.conflicting_answers).verdict.value == 0
+    facts = [replace(e, required=("14 days",) if i % 2 else ("30 days",)) for i, e in enumerate(twice)]
+    assert conflicts(facts, LIMITS.conflicting_answers).verdict.value == 0
+    facts = [replace(e, required=("14 days",) if i < 1250 else ("30 days",)) for i, e in enumerate(twice)]
+    assert conflicts(facts, LIMITS.conflicting_answers).verdict.value == 1
 
 
 def test_look_alikes_are_those_that_an_exact_comparison_finds() -> None:
@@ -125,18 +209,17 @@ def test_look_alikes_are_those_that_an_exact_comparison_finds() -> None:
     changed = []
     for number, example in enumerate(SOUND[:300]):
         words = example.response.split()
-        words[draw.randrange(len(words))] = "other"
+        for _ in range(number % 12):
+            words[draw.randrange(len(words))] = "other"
         changed.append(row(90000 + number, example.prompt, " ".join(words)))
     examples = SOUND[:300] + changed
-    texts = [normalised(f"{e.prompt}\n{e.response}") for e in examples]
-    exact, proposed = near_identical(texts, SIMILARITY), look_alikes(examples)
-    # MinHash misses a few pairs near the limit and invents none.
-    assert len(set(exact)) <= len(set(proposed)) <= len(set(exact)) * 1.03
-    together = [(i, i + 300) for i in range(300)]
-    missed = sum(exact[i] == exact[j] and proposed[i] != proposed[j] for i, j in together)
-    assert sum(exact[i] == exact[j] for i, j in together) > 100
-    assert missed < 10
-    assert not any(exact[i] != exact[j] and proposed[i] == proposed[j] for i, j in together)
+    exact = near_identical([normalised(f"{e.prompt}\n{e.response}") for e in examples], SIMILARITY)
+    proposed = look_alikes(examples)
+    alike = [exact[i] == exact[i + 300] for i in range(300)]
+    found = [proposed[i] == proposed[i + 300] for i in range(300)]
+    assert 50 < sum(alike) < 290
+    assert not any(pair and not really for pair, really in zip(found, alike, strict=True))
+    assert sum(found) >= 0.98 * sum(alike)
 
 
 def test_the_vendi_score_is_the_number_of_different_answers() -> None:
@@ -151,6 +234,7 @@ def test_the_vendi_score_is_the_number_of_different_answers() -> None:
         ("write to jane.doe@shop.co.uk", True),
         ("write to help@example.com", False),
         ("my card 4111 1111 1111 1111", True),
+        ("amex 378282246310005 please", True),
         ("order 4111 1111 1111 1112", False),
         ("order number 113542617735902", False),
         ("my number is 536-22-1234", True),
@@ -161,29 +245,51 @@ def test_the_vendi_score_is_the_number_of_different_answers() -> None:
     ],
 )
 def test_personal_data(text: str, holds: bool) -> None:
-    limit = Limit(warn=0.0, error=0.5)
-    assert (not personal_data([row(0, text, "yes")], limit).verdict.passed) is holds
+    finding = personal_data([row(0, text, "yes")], LIMITS.personal_data)
+    assert finding.verdict.passed is not holds
+    assert all(text not in shown.text for shown in finding.rows)
 
 
 def test_the_worse_limit_decides() -> None:
     limit = Limit(warn=0.5, error=0.1)
-    verdicts = [
-        judge("x", value, limit, worse="below", message="", mend="do").verdict for value in (0.6, 0.3, 0.05)
-    ]
-    assert [(v.passed, v.severity, v.limit) for v in verdicts] == [
-        (True, "warn", 0.5),
-        (False, "warn", 0.5),
-        (False, "error", 0.1),
+    found = [judge("x", v, limit, worse="below", message="", mend="do") for v in (0.6, 0.3, 0.05)]
+    assert [(f.verdict.passed, f.verdict.severity, f.bound) for f in found] == [
+        (True, "warn", "at least 50%"),
+        (False, "warn", "at least 50%"),
+        (False, "error", "at least 10%"),
     ]
 
 
 def test_the_order_of_rows_changes_nothing() -> None:
-    shuffled = [SOUND[i] for i in np.random.default_rng(0).permutation(len(SOUND))]
-    held_out = {e.id: "train" for e in SOUND}
-    first, second = (audit(r, held_out, ASKED.limits, seed=0) for r in (SOUND, shuffled))  # type: ignore[arg-type]
+    few = SOUND[:600]
+    shuffled = [few[i] for i in np.random.default_rng(0).permutation(len(few))]
+    first, second = (
+        audit(
+            rows,
+            {e.id: "train" for e in rows},
+            LIMITS,
+            tokenizer=byte_tokenizer(),
+            max_tokens=MAX_TOKENS,
+            seed=0,
+        )
+        for rows in (few, shuffled)
+    )
     assert first == second
 
 
+def test_what_is_kept_reads_as_it_was() -> None:
+    audited = Audited(
+        findings=(enough_rows(SOUND[:400], LIMITS.rows), styles(SOUND, LIMITS.style)), allowed=("rows",)
+    )
+    assert audited_of(audited.as_json()) == audited
+
+
+def test_an_allowed_check_stops_nothing() -> None:
+    findings = (enough_rows(SOUND[:400], LIMITS.rows), openings(SPOILT["one opening"].rows, LIMITS.openings))
+    assert [f.verdict.check for f in Audited(findings=findings, allowed=("rows",)).stopping] == ["openings"]
+    assert Audited(findings=findings, allowed=("rows", "openings")).stopping == []
+
+
 def test_an_unknown_check_is_refused() -> None:
-    with pytest.raises(DataError, match="audit.allow: 'vendy' is no check"):
+    with pytest.raises(DataError, match=r"audit\.allow: 'vendy' is no check"):
         replace(ASKED, allow=("vendy",))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from sweep.analysis.effects import Effects
-from sweep.data.audit.finding import Finding
+from sweep.data.audit.finding import Audited
 from sweep.evaluation.compare import Confirmation
 from sweep.reporting.live import best_of, duration, examples_left, standings_table
 from sweep.reporting.summary import comparison_of, scored
@@ -19,6 +18,7 @@ from sweep.search.stored import StoredStudy
 
 _INDENT = 9
 _WIDE = 160
+_COLOURS = {"ok": "green", "warning": "yellow", "allowed": "yellow", "error": "red"}
 
 
 class Transcript:
@@ -45,32 +45,30 @@ class Transcript:
         self.console.print(text, markup=False, soft_wrap=True)
 
 
-def tell_audit(told: Transcript, findings: Sequence[Finding], *, allowed: Sequence[str]) -> None:
+def tell_audit(told: Transcript, audited: Audited) -> None:
+    """How many checks the data passed, and a line for each that it did not."""
+    passed = len(audited.findings) - len(audited.failed)
+    told.stage("audit", f"{passed} of {len(audited.findings)} checks of the data passed")
+    for finding in audited.failed:
+        told.more(
+            f"{audited.word(finding)}: {finding.verdict.message} ({finding.verdict.check}, {finding.bound})"
+        )
+
+
+def tell_findings(told: Transcript, audited: Audited) -> None:
     """A line per check, then what is wrong, which rows show it and what mends it."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    for finding in findings:
-        word, style = _word(finding, allowed)
-        verdict = finding.verdict
-        table.add_row(
-            verdict.check, f"[{style}]{word}[/]", escape(verdict.message), f"[dim]{finding.bound}[/]"
-        )
+    for finding in audited.findings:
+        word, verdict = audited.word(finding), finding.verdict
+        coloured = f"[{_COLOURS[word]}]{word}[/]"
+        table.add_row(verdict.check, coloured, escape(verdict.message), f"[dim]{finding.bound}[/]")
     told.console.print(table)
-    for finding in findings:
-        if finding.verdict.passed:
-            continue
+    for finding in audited.failed:
         told.say(f"\n{finding.verdict.check}: {finding.mend}")
         for row in finding.rows:
             told.more(f"{row.id}  {row.text}")
         if finding.count > len(finding.rows):
             told.more(f"and {finding.count - len(finding.rows):,} more")
-
-
-def _word(finding: Finding, allowed: Sequence[str]) -> tuple[str, str]:
-    if finding.verdict.passed:
-        return "ok", "green"
-    if finding.verdict.severity == "warn":
-        return "warning", "yellow"
-    return ("allowed", "yellow") if finding.verdict.check in allowed else ("error", "red")
 
 
 def tell_confirmation(told: Transcript, confirmation: Confirmation) -> None:

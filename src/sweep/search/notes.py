@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sweep.data.audit.finding import Audited, audited_of
 from sweep.evaluation.compare import Confirmation, Difference
 from sweep.types import Score, Verdict
 
@@ -52,9 +53,13 @@ class Handed:
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """What stages found so far, None where one did not come to its end. base_loss: before any training."""
+    """What stages found so far, None where one did not come to its end.
+
+    base_loss: before any training.
+    """
 
     asked: Asked | None
+    audit: Audited | None
     base_loss: float | None
     confirmation: Confirmation | None
     handed: Handed | None
@@ -67,6 +72,7 @@ def read_notes(kept: Mapping[str, Any]) -> Notes:
     """
     return Notes(
         asked=_read(_asked, kept.get("asked")),
+        audit=_read(audited_of, kept.get("audit")),
         base_loss=kept.get("base_loss"),
         confirmation=_read(_confirmation, kept.get("confirmation")),
         handed=_read(lambda note: Handed(**note), kept.get("handed")),

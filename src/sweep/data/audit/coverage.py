@@ -82,8 +82,8 @@ def edge_cases(examples: Sequence[Example], limit: Limit) -> Finding:
         worse="below",
         unit="number",
         message=", ".join(f"{name} {share:.1%}" for name, share in shares.items()),
-        mend=f"Under {_COVERED:.0%} of the prompts are {', '.join(rare)}: users send such, so add some with the "
-        "answer you want.",
+        mend=f"Under {_COVERED:.0%} of the prompts are {', '.join(rare)}: users send such, so add some, "
+        "with the answers you want.",
     )
 
 
@@ -106,16 +106,19 @@ def _misspelt(examples: Sequence[Example]) -> frozenset[str]:
     """Seldom words that are one letter off a common one."""
     counts = Counter(word for row in examples for word in _words(row))
     spelt = {w: n for w, n in counts.items() if n >= _SPELT_TIMES and len(w) >= _SPELT_LENGTH}
-    near: dict[str, int] = {}
-    for word, count in spelt.items():
-        for form in _forms(word):
-            near[form] = max(count, near.get(form, 0))
+    near: dict[str, str] = {}
+    for word in sorted(spelt, key=spelt.__getitem__):
+        near |= dict.fromkeys(_forms(word), word)
     return frozenset(
         word
         for word, count in counts.items()
         if len(word) >= _SPELT_LENGTH - 1
         and word not in spelt
-        and any(count <= _SELDOM * near.get(form, 0) and not _inflects(word, form) for form in _forms(word))
+        and any(
+            count <= _SELDOM * counts[near[form]] and not _inflects(word, near[form])
+            for form in _forms(word)
+            if form in near
+        )
     )
 
 
@@ -124,9 +127,10 @@ def _forms(word: str) -> set[str]:
     return {word} | {word[:i] + word[i + 1 :] for i in range(len(word))}
 
 
-def _inflects(word: str, form: str) -> bool:
+def _inflects(word: str, other: str) -> bool:
     """Whether only endings differ, as in a plural."""
-    return word[:-1] == form or word == form[:-1] or word[: len(word) - 2] == form[: len(word) - 2]
+    stem = min(len(word), len(other)) - 1
+    return word[:stem] == other[:stem]
 
 
 def _words(row: Example) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 from sweep.data.example import Example
 from sweep.types import Verdict
@@ -43,6 +43,56 @@ class Finding:
     mend: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """What every check found. allowed: checks that may fail all the same, by name."""
+
+    findings: tuple[Finding, ...]
+    allowed: tuple[str, ...]
+
+    @property
+    def failed(self) -> list[Finding]:
+        """Those that warn or stop."""
+        return [finding for finding in self.findings if not finding.verdict.passed]
+
+    @property
+    def stopping(self) -> list[Finding]:
+        """Those that no sweep may begin with."""
+        return [finding for finding in self.failed if self.word(finding) == "error"]
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One of each check."""
+        return tuple(finding.verdict for finding in self.findings)
+
+    def word(self, finding: Finding) -> Literal["ok", "warning", "allowed", "error"]:
+        """How it ended, for people."""
+        if finding.verdict.passed:
+            return "ok"
+        if finding.verdict.severity == "warn":
+            return "warning"
+        return "allowed" if finding.verdict.check in self.allowed else "error"
+
+    def as_json(self) -> dict[str, Any]:
+        """For a file or a note; `audited_of` reads it again."""
+        findings = [
+            asdict(finding) | {"rows": [row._asdict() for row in finding.rows]} for finding in self.findings
+        ]
+        return {"findings": findings, "allowed": self.allowed}
+
+
+def audited_of(kept: Mapping[str, Any]) -> Audited:
+    """What `as_json` gave. Raises TypeError or KeyError where it is something else."""
+    return Audited(
+        findings=tuple(_finding(finding) for finding in kept["findings"]), allowed=tuple(kept["allowed"])
+    )
+
+
+def _finding(kept: Mapping[str, Any]) -> Finding:
+    verdict, rows = Verdict(**kept["verdict"]), tuple(Row(**row) for row in kept["rows"])
+    return Finding(**{**kept, "verdict": verdict, "rows": rows})
+
+
 def judge(
     check: str,
     value: float,
@@ -70,9 +120,10 @@ def judge(
         limit=float(bound),
         message=message,
     )
+    told = f"{bound:.0%}" if unit == "share" else f"{bound:,g}"
     return Finding(
         verdict=verdict,
-        bound=f"at {'most' if worse == 'above' else 'least'} {f'{bound:.0%}' if unit == 'share' else f'{bound:,g}'}",
+        bound=f"at most {told}" if worse == "above" else f"at least {told}",
         rows=() if passed else tuple(rows[:SHOWN]),
         count=0 if passed else len(rows),
         mend="" if passed else mend,

@@ -18,7 +18,7 @@ _ADDRESS = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5
 
 
 def personal_data(examples: Sequence[Example], limit: Limit) -> Finding:
-    """The share of rows with an e-mail address, a card's number, a US social security number or an IP address."""
+    """The share of rows with an e-mail or IP address, a card's or a US social security number."""
     found = [(row, kinds) for row in examples if (kinds := sorted(set(_kinds(row))))]
     share = len(found) / len(examples)
     return judge(

@@ -19,7 +19,7 @@ from sweep.types import Split
 
 SIMILARITY = 0.8
 PIECE = 5
-# Pairs are proposed well below the similarity that counts, so that hardly one is missed, then compared exactly.
+# Pairs are proposed well below the similarity that counts, so that hardly one is missed, then compared.
 _PROPOSED = 0.6
 _PERMUTATIONS = 64
 
@@ -88,8 +88,8 @@ def leaks(examples: Sequence[Example], splits: Mapping[str, Split], groups: Ints
         limit,
         worse="above",
         message=f"{share:.1%} of the held-out rows have a look-alike in the train split",
-        mend="Keep one row of each group of look-alikes. Until then held-out losses flatter a model that learns "
-        "by heart: rows that share an answer can't all be in one split where too many do.",
+        mend="Keep one row of each group of look-alikes: where too many share an answer they can't all be in "
+        "one split, and held-out losses flatter a model that learns by heart.",
         rows=prompts_of(leaked),
     )
 
@@ -97,8 +97,8 @@ def leaks(examples: Sequence[Example], splits: Mapping[str, Split], groups: Ints
 def conflicts(examples: Sequence[Example], limit: Limit) -> Finding:
     """The share of rows whose prompt, word for word, is answered to another effect elsewhere.
 
-    That is: another intent, other required phrases, or, where rows have none, other numbers in the answer. Other
-    words alone are no conflict.
+    That is: another intent, other required phrases, or, where rows have none, other numbers in the
+    answer. Other words alone are no conflict.
     """
     effects: dict[str, set[Hashable]] = defaultdict(set)
     for example in examples:

@@ -26,6 +26,6 @@ def truncated(
         limit,
         worse="above",
         message=f"{share:.1%} of the rows are longer than {max_tokens} tokens and lose a part",
-        mend="Raise data.max_tokens, or shorten the rows: a model that never sees an end does not learn to stop.",
+        mend="Raise data.max_tokens, or shorten the rows: a model that sees no end does not learn to stop.",
         rows=answers_of(cut),
     )
