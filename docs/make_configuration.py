@@ -17,7 +17,9 @@ import yaml
 
 from sweep.composition import purpose
 from sweep.config import Budget, Config, Evaluation
+from sweep.data.audit.audit import Audit, Limits
 from sweep.data.source import DataSource, SplitShares
+from sweep.evaluation.guards import Guards
 from sweep.grammar import spell_out
 from sweep.paths import packaged_root
 from sweep.schema import in_words
@@ -41,13 +43,18 @@ GROUPS = {
     "scheduler": "Which trials go on, and when a trial is judged.",
     "tracking": "Where the runs are shown.",
     "metric": "What is measured beside the loss; several may be chosen, `metric=[perplexity,hard_rows]`.",
+    "audit": "What the data must hold to before anything is trained.",
+    "guards": "What a trial must hold to, so that none wins by learning its rows by heart.",
     "experiment": "Settings that belong together, added with a plus: `+experiment=smoke`.",
 }
 NODES: Mapping[str, type] = {
+    "audit": Audit,
+    "audit.limits": Limits,
     "budget": Budget,
     "data": DataSource,
     "data.split": SplitShares,
     "evaluation": Evaluation,
+    "guards": Guards,
     "recipe": Recipe,
     "tracking": Tracking,
 }
@@ -226,7 +233,7 @@ def _searched(name: str, form: object) -> str:
 
 def _plain_types() -> dict[str, str]:
     """The type of each key that no `_target_` decides, in words."""
-    known = {"DataSource": DataSource, "Space": Space, "Tracking": Tracking}
+    known = {cls.__name__: cls for cls in (Audit, DataSource, Guards, Space, Tracking)}
     top = get_type_hints(Config, localns=known)
     found = {name: in_words(hint) for name, hint in top.items() if hint in (int, str) or name == "best"}
     found |= {"name": in_words(str), "recipe_from": in_words(top["recipe_from"])}

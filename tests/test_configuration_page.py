@@ -26,7 +26,9 @@ def test_the_page_is_what_the_script_makes() -> None:
 def test_it_holds_every_key(tmp_path: Path) -> None:
     text = CONFIGURATION.read_text(encoding="utf-8")
     plain = compose_plain(["+experiment=smoke"], tmp_path).plain
-    assert [key for key in keys(plain, leaves=True) if f"| `{key}` |" not in text] == []
+    # Limits stand on one line of their file, and of the page.
+    lost = [key for key in keys(plain, leaves=True) if f"| `{key}` |" not in text]
+    assert [key for key in lost if f"| `{key.rpartition('.')[0]}` | keys and values |" not in text] == []
 
 
 def test_both_spellings_of_a_space_mean_the_same() -> None:
