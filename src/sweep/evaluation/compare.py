@@ -1,39 +1,23 @@
-"""What a set of rows comes to, and paired differences between two models on the same rows.
-
-A row is a total over a weight, so that losses per token and any value that a row has are one thing.
-"""
+"""Losses per token of a set of rows, and paired differences between two models on the same rows."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm, t
 
+from sweep.evaluation.rows import Array, Row, by_id, columns, influence, labels, matched, sums
 from sweep.types import Score, Verdict
-
-Array = NDArray[np.float64]
-# A row's id, its total, its weight: a `RowLoss` or a `RowValue`.
-Row = tuple[str, float, float]
 
 CONFIDENCE = 0.95
 # With fewer, neither an interval nor a p value of `paired_difference` is to be trusted.
 FEWEST_CLUSTERS = 10
 # Weights of so many numbers are drawn at a time: 32 MB.
 CHUNK = 4_000_000
-
-
-class RowValue(NamedTuple):
-    """What a row comes to, such as its net value: like a `RowLoss`, of weight 1 unless said otherwise."""
-
-    row: str
-    total: float
-    weight: float = 1.0
 
 
 class Noise(NamedTuple):
@@ -81,10 +65,10 @@ def loss_score(rows: Sequence[Row]) -> Score:
     with a single row. Raises ValueError without rows or tokens.
     Source: Cochran 1977, Sampling Techniques, section 2.11.
     """
-    total, weight = _columns(_by_id(rows))
+    total, weight = columns(by_id(rows))
     return Score(
         value=float(total.sum() / weight.sum()),
-        standard_error=_error(_influence(total, weight)),
+        standard_error=_error(influence(total, weight)),
         examples=len(total),
     )
 
@@ -94,8 +78,8 @@ def paired_error(first: Sequence[Row], second: Sequence[Row]) -> float:
 
     Raises ValueError where the ids differ or repeat.
     """
-    one, other = _matched(first, second)
-    return _error(_influence(*_columns(one)) - _influence(*_columns(other)))
+    one, other = matched(first, second)
+    return _error(influence(*columns(one)) - influence(*columns(other)))
 
 
 def paired_difference(
@@ -116,100 +100,56 @@ def paired_difference(
     Raises ValueError where the ids differ, repeat, or lack a cluster.
     Source: Hesterberg 2015, doi:10.1080/00031305.2015.1089789, section 5.2 (widening).
     """
-    one, other = _matched(first, second)
-    sums = np.stack([*_columns(one), *_columns(other)])
-    labels = np.arange(len(one)) if clusters is None else _labels(list(one), clusters)
-    sums = np.stack([np.bincount(labels, column) for column in sums])
-    value = float(_differences(sums.sum(axis=1)[:, None])[0])
+    one, other = matched(first, second)
+    totals = sums([*columns(one), *columns(other)], labels(one, clusters))
+    value = float(_differences(totals.sum(axis=1)[:, None])[0])
     rng = np.random.default_rng(seed)
-    low, high = _interval(sums, rng, resamples, noise)
+    low, high = _interval(totals, rng, resamples, noise)
     return Difference(
         value=value,
         low=low,
         high=high,
-        p_value=_p_value(sums, rng, resamples, noise),
+        p_value=_p_value(totals, rng, resamples, noise),
         rows=len(one),
-        clusters=sums.shape[1],
+        clusters=totals.shape[1],
     )
 
 
-def _matched(first: Sequence[Row], second: Sequence[Row]) -> tuple[dict[str, Row], dict[str, Row]]:
-    one, other = _by_id(first), _by_id(second)
-    if odd := sorted(one.keys() ^ other.keys()):
-        raise ValueError(
-            f"{len(odd)} rows are in one of the two only, such as {odd[0]!r}; both must hold the same rows. "
-            "Evaluate both on one view."
-        )
-    return one, {row: other[row] for row in one}
+def _error(pulls: Array) -> float:
+    count = len(pulls)
+    return float(np.sqrt(count / (count - 1) * (pulls**2).sum())) if count > 1 else math.inf
 
 
-def _by_id(rows: Sequence[Row]) -> dict[str, Row]:
-    by_id = {row[0]: row for row in rows}
-    if len(by_id) < len(rows):
-        twice = Counter(row[0] for row in rows).most_common(1)[0][0]
-        raise ValueError(f"row {twice!r} occurs twice; each row must occur once. Drop the duplicates.")
-    if not sum(weight for _, _, weight in rows) > 0:
-        raise ValueError(
-            f"{len(rows)} rows with no token between them; at least one must have a response token."
-        )
-    return by_id
-
-
-def _columns(rows: Mapping[str, Row]) -> tuple[Array, Array]:
-    """The rows' totals, and their weights."""
-    _, total, weight = zip(*rows.values(), strict=True)
-    return np.array(total, dtype=float), np.array(weight, dtype=float)
-
-
-def _influence(total: Array, weight: Array) -> Array:
-    """How far each row pulls the ratio of the sums from where it is."""
-    return np.asarray((total - total.sum() / weight.sum() * weight) / weight.sum())
-
-
-def _error(influence: Array) -> float:
-    count = len(influence)
-    return float(np.sqrt(count / (count - 1) * (influence**2).sum())) if count > 1 else math.inf
-
-
-def _labels(rows: Sequence[str], clusters: Mapping[str, int]) -> NDArray[np.intp]:
-    if lost := [row for row in rows if row not in clusters]:
-        raise ValueError(
-            f"{len(lost)} rows have no cluster, such as {lost[0]!r}; every row needs one. "
-            "Pass the clusters of the split that the rows come from."
-        )
-    return np.unique([clusters[row] for row in rows], return_inverse=True)[1]
-
-
-def _differences(sums: Array) -> Array:
-    """Ratio less ratio. sums: first's nats and tokens, second's nats and tokens, by resample."""
+def _differences(totals: Array) -> Array:
+    """Ratio less ratio. totals: first's total and weight, second's total and weight, by resample."""
     with np.errstate(invalid="ignore"):  # a resample of rows without tokens has no ratio
-        return np.asarray(sums[0] / sums[1] - sums[2] / sums[3])
+        return np.asarray(totals[0] / totals[1] - totals[2] / totals[3])
 
 
 def _interval(
-    sums: Array, rng: np.random.Generator, resamples: int, noise: Sequence[Noise]
+    totals: Array, rng: np.random.Generator, resamples: int, noise: Sequence[Noise]
 ) -> tuple[float, float]:
-    count = sums.shape[1]
+    count = totals.shape[1]
     if count < 2 or not all(math.isfinite(source.error) for source in noise):
         return -math.inf, math.inf
     draws = []
     for size in _chunks(count, resamples):
         times = rng.multinomial(count, np.full(count, 1.0 / count), size=size)
-        draws.append(_differences(sums @ times.T) + _drawn(noise, rng, size))
+        draws.append(_differences(totals @ times.T) + _drawn(noise, rng, size))
     # Percentiles alone are as narrow as a normal interval with variance / n: few clusters undercover.
     tail = norm.cdf(-math.sqrt(count / (count - 1)) * t.ppf(0.5 + CONFIDENCE / 2, count - 1))
     low, high = np.nanquantile(np.concatenate(draws), [tail, 1.0 - tail])
     return float(low), float(high)
 
 
-def _p_value(sums: Array, rng: np.random.Generator, resamples: int, noise: Sequence[Noise]) -> float:
-    count = sums.shape[1]
-    value = float(_differences(sums.sum(axis=1)[:, None])[0])
-    swapped = sums[[2, 3, 0, 1]] - sums
+def _p_value(totals: Array, rng: np.random.Generator, resamples: int, noise: Sequence[Noise]) -> float:
+    count = totals.shape[1]
+    value = float(_differences(totals.sum(axis=1)[:, None])[0])
+    swapped = totals[[2, 3, 0, 1]] - totals
     extreme = 0
     for size in _chunks(count, resamples):
         flips = rng.integers(0, 2, size=(size, count))
-        draws = _differences(sums.sum(axis=1)[:, None] + swapped @ flips.T) + _drawn(noise, rng, size)
+        draws = _differences(totals.sum(axis=1)[:, None] + swapped @ flips.T) + _drawn(noise, rng, size)
         # Rounding must not tell a draw that repeats the observation from it.
         extreme += int((np.abs(draws) >= abs(value) * (1.0 - 1e-9) - 1e-12).sum())
     return (1 + extreme) / (1 + resamples)

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sweep.errors import ConfigError
-from sweep.evaluation.compare import Row, loss_score
+from sweep.evaluation.compare import loss_score
+from sweep.evaluation.rows import Row
 from sweep.types import RowProbe, Verdict
 
 _WORDS = 8

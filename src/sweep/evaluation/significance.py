@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from scipy.stats import wilcoxon
 
-from sweep.evaluation.compare import Array, Row
+from sweep.evaluation.rows import Row, columns, labels, matched, sums
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -33,14 +31,12 @@ def signed_rank_p(
     """P value of no difference, by the ranks of the clusters' differences: one huge cluster decides nothing.
 
     Two-sided. A cluster's difference is that of its totals per weight; clusters without weight or difference
-    say nothing, and 1 is what is left without any other. clusters: as in `paired_difference`. Raises
-    KeyError for a row that is not in both or has no cluster.
+    say nothing, and 1 is what is left without any other. clusters and
+    errors: as in `paired_difference`.
     Source: Wilcoxon 1945, doi:10.2307/3001968.
     """
-    others = {row: (total, weight) for row, total, weight in second}
-    sums: dict[object, Array] = defaultdict(lambda: np.zeros(4))
-    for row, total, weight in first:
-        sums[row if clusters is None else clusters[row]] += (total, weight, *others[row])
-    differences = [one / size - other / width for one, size, other, width in sums.values() if size and width]
-    differences = [difference for difference in differences if difference != 0.0]
-    return float(wilcoxon(differences).pvalue) if differences else 1.0
+    one, other = matched(first, second)
+    totals = sums([*columns(one), *columns(other)], labels(one, clusters))
+    total, weight, rival, width = totals[:, (totals[1] > 0) & (totals[3] > 0)]
+    differences = total / weight - rival / width
+    return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
