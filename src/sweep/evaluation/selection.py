@@ -77,7 +77,7 @@ def seeded_difference(
 
     second: without seeds, rows of what is not trained, such as a baseline. The interval is for the mean over
     all seeds and all rows like these: another training of the recipe lies beside it by its own seed's luck.
-    What that luck did for the choice stays in the value, where these are the seeds that the choice was made by.
+    Seeds that the choice was made by keep the luck that made it.
 
     Clusters are resampled. Seeds are not, for two or three hold no more than their own extremes, and
     intervals would be too narrow. The variance between seeds, beyond what their rows explain, is pooled over
