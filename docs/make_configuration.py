@@ -19,6 +19,7 @@ from sweep.composition import purpose
 from sweep.config import Budget, Config, Evaluation
 from sweep.data.audit.audit import Audit, Limits
 from sweep.data.source import DataSource, SplitShares
+from sweep.evaluation.guards import Guards
 from sweep.grammar import spell_out
 from sweep.paths import packaged_root
 from sweep.schema import in_words
@@ -43,6 +44,7 @@ GROUPS = {
     "tracking": "Where the runs are shown.",
     "audit": "What the rows must hold to before anything is trained on them.",
     "metric": "What is measured beside the loss; several may be chosen, `metric=[perplexity,hard_rows]`.",
+    "guards": "What a trial must hold to, so that none wins by learning its rows by heart.",
     "experiment": "Settings that belong together, added with a plus: `+experiment=smoke`.",
 }
 NODES: Mapping[str, type] = {
@@ -52,6 +54,7 @@ NODES: Mapping[str, type] = {
     "data": DataSource,
     "data.split": SplitShares,
     "evaluation": Evaluation,
+    "guards": Guards,
     "recipe": Recipe,
     "tracking": Tracking,
 }
@@ -230,7 +233,7 @@ def _searched(name: str, form: object) -> str:
 
 def _plain_types() -> dict[str, str]:
     """The type of each key that no `_target_` decides, in words."""
-    known = {"Audit": Audit, "DataSource": DataSource, "Space": Space, "Tracking": Tracking}
+    known = {cls.__name__: cls for cls in (Audit, DataSource, Guards, Space, Tracking)}
     top = get_type_hints(Config, localns=known)
     found = {name: in_words(hint) for name, hint in top.items() if hint in (int, str) or name == "best"}
     found |= {"name": in_words(str), "recipe_from": in_words(top["recipe_from"])}

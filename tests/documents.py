@@ -16,7 +16,7 @@ ROOT = packaged_root()
 README = ROOT / "README.md"
 EXTEND = ROOT / "docs/extend.md"
 CONFIGURATION = ROOT / "docs/configuration.md"
-PAGES = sorted([README, *(ROOT / "docs").rglob("*.md"), ROOT / "data/support_bot/README.md"])
+PAGES = sorted([README, *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*/README.md")])
 
 _PROGRAM = re.compile(r"(?:\.venv/bin/)?(?:python3?|pip|make|mlflow|git|pytest|docker|hf|cd)\s")
 _KINDS = {

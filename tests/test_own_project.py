@@ -130,7 +130,8 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     shipped = {name.removeprefix("sweep/_packaged/") for name in names if name.startswith("sweep/_packaged/")}
     wanted = {f"{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
     wanted |= {f"{file.relative_to(ROOT)}" for file in (ROOT / "sweeps/space").rglob("*.yaml")}
-    wanted |= {f"data/support_bot/{name}" for name in ("README.md", "support_bot.jsonl")}
+    for name in ("general", "support_bot"):
+        wanted |= {f"data/{name}/{file}" for file in ("README.md", f"{name}.jsonl")}
     assert shipped == wanted
     assert {name.partition("/")[0] for name in names} == {"sweep", "sweep-0.1.0.dist-info"}
     assert {"sweep/starter/mine.yaml", "sweep/starter/gitignore"} <= set(names)

@@ -21,6 +21,7 @@ from sweep.types import Backend, Engine, Metric, Recipe
 if TYPE_CHECKING:
     from sweep.data.audit.audit import Audit
     from sweep.data.source import DataSource
+    from sweep.evaluation.guards import Guards
     from sweep.search.space import Space
     from sweep.tracking.mlflow import Tracking
 
@@ -41,6 +42,7 @@ _KEYS = (
     "evaluation",
     "metric",
     "audit",
+    "guards",
     "output",
     "trusted_targets",
     "best",
@@ -90,6 +92,7 @@ class Config:
     evaluation: Evaluation
     metrics: Mapping[str, Target]
     audit: Audit
+    guards: Guards
     output: str
     trusted_targets: tuple[str, ...]
     best: Mapping[str, object] | None
@@ -132,6 +135,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     from sweep.data.audit.audit import Audit
     from sweep.data.source import DataSource
     from sweep.engines.model import ModelSource
+    from sweep.evaluation.guards import Guards
     from sweep.search.ranges import validate_recipe
     from sweep.search.scheduler import Scheduler
     from sweep.tracking.mlflow import Tracking
@@ -180,6 +184,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         tracking=build(Tracking, node["tracking"], "tracking"),
         metrics=_metrics(node["metric"], trusted),
         audit=build(Audit, node["audit"], "audit"),
+        guards=build(Guards, node["guards"], "guards"),
         trusted_targets=trusted,
         best=convert(Mapping[str, object] | None, node["best"], "best"),
         recipe_from=convert(str | None, node["recipe_from"], "recipe_from"),

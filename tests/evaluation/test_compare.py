@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
-from sweep.evaluation.compare import loss_score, paired_difference
+from sweep.evaluation.compare import Noise, loss_score, paired_difference, paired_error
+from sweep.evaluation.rows import RowValue
 from sweep.types import RowLoss
 
 
@@ -111,6 +113,67 @@ def test_a_row_without_tokens_counts_its_cluster_only():
     rows = rows_of([0.0, 4.0, 6.0], [0, 2, 3])
     assert loss_score(rows).value == 2.0
     assert paired_difference(rows, rows, clusters=None, seed=0).value == 0.0
+
+
+def test_any_value_of_a_row_is_compared_like_a_loss_over_one_token():
+    rng = np.random.default_rng(5)
+    first, second = rng.normal(size=(2, 50))
+    of_values, of_losses = (
+        paired_difference(kind(first), kind(second), clusters=None, seed=0)
+        for kind in (
+            lambda values: [RowValue(str(i), float(value)) for i, value in enumerate(values)],
+            lambda values: rows_of(values, [1] * 50),
+        )
+    )
+    assert of_values == of_losses
+    assert of_values.value == pytest.approx((first - second).mean())
+
+
+def test_the_paired_error_is_that_of_the_mean_difference():
+    rng = np.random.default_rng(6)
+    first, second = rng.gamma(2.0, 5.0, (2, 40))
+    error = paired_error(rows_of(first, [4] * 40), rows_of(second, [4] * 40)[::-1])
+    assert error == pytest.approx((first - second).std(ddof=1) / math.sqrt(40) / 4)
+    assert paired_error(rows_of([1.0], [1]), rows_of([2.0], [1])) == math.inf
+
+
+def test_the_paired_error_is_the_spread_over_samples_of_uneven_rows():
+    rng = np.random.default_rng(7)
+    tokens = rng.integers(5, 80, size=(300, 60))
+    first, second = tokens * rng.gamma(4.0, 0.5, size=(2, *tokens.shape))
+    pairs = [
+        (rows_of(one, count), rows_of(other, count))
+        for one, other, count in zip(first, second, tokens, strict=True)
+    ]
+    spread = np.std([loss_score(one).value - loss_score(other).value for one, other in pairs])
+    assert np.mean([paired_error(*pair) for pair in pairs]) == pytest.approx(spread, rel=0.1)
+
+
+def test_noise_beside_the_rows_widens_by_students_t():
+    rows = rows_of([1.0] * 100, [1] * 100)
+    better = rows_of([0.0] * 100, [1] * 100)
+    noise = [Noise(error=0.3, degrees=4)]
+    difference = paired_difference(better, rows, clusters=None, seed=0, resamples=40_000, noise=noise)
+    # The rows agree, so only the noise is left; 2.776 is Student's 97.5% point at 4 degrees.
+    assert difference.high - difference.value == pytest.approx(2.776 * 0.3, rel=0.05)
+    assert difference.value - difference.low == pytest.approx(2.776 * 0.3, rel=0.05)
+    noisy = [Noise(error=math.inf, degrees=1)]
+    unknown = paired_difference(better, rows, clusters=None, seed=0, noise=noisy)
+    assert (unknown.low, unknown.high, unknown.p_value) == (-math.inf, math.inf, 1.0)
+
+
+@pytest.mark.parametrize("error", [0.1, 1 / 2.776, 1.0])
+def test_noise_beside_the_rows_enters_the_p_value(error):
+    rng = np.random.default_rng(8)
+    # Rows that say as good as nothing: what is left is the test of 0.5 against the noise.
+    rows = rows_of([2.0] * 400, [1] * 400)
+    better = rows_of(1.0 + 1e-6 * rng.standard_normal(400), [1] * 400)
+    found = paired_difference(
+        better, rows, clusters=None, seed=0, resamples=20_000, noise=[Noise(error=error, degrees=4)]
+    )
+    # Flipped rows leave a mean of no difference with a spread of 1 / sqrt(400).
+    expected = 2 * t.sf(1.0 / error, 4)
+    assert found.p_value == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize(

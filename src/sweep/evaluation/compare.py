@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from sweep.types import RowLoss, Score, Verdict
-
-Array = NDArray[np.float64]
+from sweep.evaluation.rows import Array, Row, by_id, columns, influence, labels, matched, sums
+from sweep.types import Score, Verdict
 
 CONFIDENCE = 0.95
 # With fewer, neither an interval nor a p value of `paired_difference` is to be trusted.
@@ -22,9 +20,16 @@ FEWEST_CLUSTERS = 10
 CHUNK = 4_000_000
 
 
+class Noise(NamedTuple):
+    """What makes a difference uncertain beside its rows: a standard error, and its degrees of freedom."""
+
+    error: float
+    degrees: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Loss per token of the first less the second; negative where the first is better.
+    """Total per weight of the first less the second: of losses, negative where the first is better.
 
     low, high: 95% interval, infinite with a single cluster. p_value: two-sided, of no difference.
     clusters: how many independent groups the rows form.
@@ -53,118 +58,108 @@ class Confirmation:
     verdict: Verdict
 
 
-def loss_score(rows: Sequence[RowLoss]) -> Score:
-    """Nats per token over all rows, with the standard error of that ratio.
+def loss_score(rows: Sequence[Row]) -> Score:
+    """Nats per token over all rows, or whatever total per weight, with the standard error of that ratio.
 
     The rows are the sample: their lengths vary too, which the linearised error counts. Infinite
     with a single row. Raises ValueError without rows or tokens.
     Source: Cochran 1977, Sampling Techniques, section 2.11.
     """
-    nats, tokens = _columns(_by_id(rows))
-    value = float(nats.sum() / tokens.sum())
-    count = len(nats)
-    residual = nats - value * tokens
-    error = math.inf
-    if count > 1:
-        error = float(np.sqrt(count / (count - 1) * (residual**2).sum()) / tokens.sum())
-    return Score(value=value, standard_error=error, examples=count)
+    total, weight = columns(by_id(rows))
+    return Score(
+        value=float(total.sum() / weight.sum()),
+        standard_error=_error(influence(total, weight)),
+        examples=len(total),
+    )
+
+
+def paired_error(first: Sequence[Row], second: Sequence[Row]) -> float:
+    """Standard error of the difference of the two, rows matched by id and independent. Infinite with one row.
+
+    Raises ValueError where the ids differ or repeat.
+    """
+    one, other = matched(first, second)
+    return _error(influence(*columns(one)) - influence(*columns(other)))
 
 
 def paired_difference(
-    first: Sequence[RowLoss],
-    second: Sequence[RowLoss],
+    first: Sequence[Row],
+    second: Sequence[Row],
     *,
     clusters: Mapping[str, int] | None,
     seed: int,
     resamples: int = 10_000,
+    noise: Sequence[Noise] = (),
 ) -> Difference:
-    """Difference of the two losses per token, rows matched by id, whole clusters resampled.
+    """Difference of the two, each its rows' total per weight, rows matched by id, whole clusters resampled.
 
     clusters: row id -> cluster, for rows that are not independent; None: each row is its own. The
     interval is a percentile bootstrap, widened for few clusters; the p value flips first and second
     within random clusters and is at least 1 / (resamples + 1). Below FEWEST_CLUSTERS trust neither.
+    noise: sources beside the rows; each draw of either gets one of Student's t times the error.
     Raises ValueError where the ids differ, repeat, or lack a cluster.
     Source: Hesterberg 2015, doi:10.1080/00031305.2015.1089789, section 5.2 (widening).
     """
-    one, other = _by_id(first), _by_id(second)
-    if odd := sorted(one.keys() ^ other.keys()):
-        raise ValueError(
-            f"{len(odd)} rows are in one of the two only, such as {odd[0]!r}; both must hold the same rows. "
-            "Evaluate both on one view."
-        )
-    other = {row: other[row] for row in one}
-    sums = np.stack([*_columns(one), *_columns(other)])
-    labels = np.arange(len(one)) if clusters is None else _labels(list(one), clusters)
-    sums = np.stack([np.bincount(labels, column) for column in sums])
-    value = float(_differences(sums.sum(axis=1)[:, None])[0])
+    one, other = matched(first, second)
+    totals = sums([*columns(one), *columns(other)], labels(one, clusters))
+    value = float(_differences(totals.sum(axis=1)[:, None])[0])
     rng = np.random.default_rng(seed)
-    low, high = _interval(sums, rng, resamples)
+    low, high = _interval(totals, rng, resamples, noise)
     return Difference(
         value=value,
         low=low,
         high=high,
-        p_value=_p_value(sums, value, rng, resamples),
+        p_value=_p_value(totals, rng, resamples, noise),
         rows=len(one),
-        clusters=sums.shape[1],
+        clusters=totals.shape[1],
     )
 
 
-def _by_id(rows: Sequence[RowLoss]) -> dict[str, RowLoss]:
-    by_id = {row.row: row for row in rows}
-    if len(by_id) < len(rows):
-        twice = Counter(row.row for row in rows).most_common(1)[0][0]
-        raise ValueError(f"row {twice!r} occurs twice; each row must occur once. Drop the duplicates.")
-    if not sum(row.tokens for row in rows) > 0:
-        raise ValueError(
-            f"{len(rows)} rows with no token between them; at least one must have a response token."
-        )
-    return by_id
+def _error(pulls: Array) -> float:
+    count = len(pulls)
+    return float(np.sqrt(count / (count - 1) * (pulls**2).sum())) if count > 1 else math.inf
 
 
-def _columns(rows: Mapping[str, RowLoss]) -> tuple[Array, Array]:
-    nats = np.array([row.nats for row in rows.values()], dtype=float)
-    return nats, np.array([row.tokens for row in rows.values()], dtype=float)
-
-
-def _labels(rows: Sequence[str], clusters: Mapping[str, int]) -> NDArray[np.intp]:
-    if lost := [row for row in rows if row not in clusters]:
-        raise ValueError(
-            f"{len(lost)} rows have no cluster, such as {lost[0]!r}; every row needs one. "
-            "Pass the clusters of the split that the rows come from."
-        )
-    return np.unique([clusters[row] for row in rows], return_inverse=True)[1]
-
-
-def _differences(sums: Array) -> Array:
-    """Ratio less ratio. sums: first's nats and tokens, second's nats and tokens, by resample."""
+def _differences(totals: Array) -> Array:
+    """Ratio less ratio. totals: first's total and weight, second's total and weight, by resample."""
     with np.errstate(invalid="ignore"):  # a resample of rows without tokens has no ratio
-        return np.asarray(sums[0] / sums[1] - sums[2] / sums[3])
+        return np.asarray(totals[0] / totals[1] - totals[2] / totals[3])
 
 
-def _interval(sums: Array, rng: np.random.Generator, resamples: int) -> tuple[float, float]:
-    count = sums.shape[1]
-    if count < 2:
+def _interval(
+    totals: Array, rng: np.random.Generator, resamples: int, noise: Sequence[Noise]
+) -> tuple[float, float]:
+    count = totals.shape[1]
+    if count < 2 or not all(math.isfinite(source.error) for source in noise):
         return -math.inf, math.inf
     draws = []
     for size in _chunks(count, resamples):
         times = rng.multinomial(count, np.full(count, 1.0 / count), size=size)
-        draws.append(_differences(sums @ times.T))
+        draws.append(_differences(totals @ times.T) + _drawn(noise, rng, size))
     # Percentiles alone are as narrow as a normal interval with variance / n: few clusters undercover.
     tail = norm.cdf(-math.sqrt(count / (count - 1)) * t.ppf(0.5 + CONFIDENCE / 2, count - 1))
     low, high = np.nanquantile(np.concatenate(draws), [tail, 1.0 - tail])
     return float(low), float(high)
 
 
-def _p_value(sums: Array, value: float, rng: np.random.Generator, resamples: int) -> float:
-    count = sums.shape[1]
-    swapped = sums[[2, 3, 0, 1]] - sums
+def _p_value(totals: Array, rng: np.random.Generator, resamples: int, noise: Sequence[Noise]) -> float:
+    count = totals.shape[1]
+    value = float(_differences(totals.sum(axis=1)[:, None])[0])
+    swapped = totals[[2, 3, 0, 1]] - totals
     extreme = 0
     for size in _chunks(count, resamples):
         flips = rng.integers(0, 2, size=(size, count))
-        draws = _differences(sums.sum(axis=1)[:, None] + swapped @ flips.T)
+        draws = _differences(totals.sum(axis=1)[:, None] + swapped @ flips.T) + _drawn(noise, rng, size)
         # Rounding must not tell a draw that repeats the observation from it.
         extreme += int((np.abs(draws) >= abs(value) * (1.0 - 1e-9) - 1e-12).sum())
     return (1 + extreme) / (1 + resamples)
+
+
+def _drawn(noise: Sequence[Noise], rng: np.random.Generator, size: int) -> Array:
+    drawn = np.zeros(size)
+    for source in noise:
+        drawn += source.error * rng.standard_t(source.degrees, size)
+    return drawn
 
 
 def _chunks(count: int, resamples: int) -> list[int]:
