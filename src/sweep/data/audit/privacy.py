@@ -17,7 +17,7 @@ _ADDRESS = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5
 
 def personal_data(examples: Sequence[Example], limit: Limit) -> Finding:
     """The share of rows with an e-mail address, a card's number, a US social security number or an IP address."""
-    found = [(row, kinds) for row in examples if (kinds := sorted(set(_kinds(row))))]
+    found = [(row, kinds) for row in examples if (kinds := _kinds(row))]
     share = len(found) / len(examples)
     return judge(
         "personal_data",
@@ -31,16 +31,17 @@ def personal_data(examples: Sequence[Example], limit: Limit) -> Finding:
     )
 
 
-def _kinds(row: Example) -> Iterator[str]:
-    text = "\n".join(turn.content for turn in row.messages)
-    if _EMAIL.search(text):
-        yield "e-mail address"
-    if any(_luhn(match.group()) for match in _CARD.finditer(text)):
-        yield "card number"
-    if _SOCIAL_SECURITY.search(text):
-        yield "social security number"
-    if _ADDRESS.search(text):
-        yield "IP address"
+def told(text: str) -> Iterator[tuple[str, str]]:
+    """What tells who somebody is: its kind, and itself as it stands in the text."""
+    yield from (("e-mail address", found.group()) for found in _EMAIL.finditer(text))
+    cards = (found.group() for found in _CARD.finditer(text))
+    yield from (("card number", number) for number in cards if _luhn(number))
+    yield from (("social security number", found.group()) for found in _SOCIAL_SECURITY.finditer(text))
+    yield from (("IP address", found.group()) for found in _ADDRESS.finditer(text))
+
+
+def _kinds(row: Example) -> list[str]:
+    return sorted({kind for turn in row.messages for kind, _ in told(turn.content)})
 
 
 def _luhn(number: str) -> bool:
