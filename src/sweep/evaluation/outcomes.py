@@ -96,7 +96,8 @@ class Judge:
 
     def _outcome(self, example: Example, reply: Reply, given: Mapping[str, float]) -> Outcome:
         resolved = given[FACTS] if FACTS in given else self._probability(example, given)
-        handed_over = any(pattern.search(reply.text) for pattern in self._hands_over)
+        line = " ".join(reply.text.split())
+        handed_over = any(pattern.search(line) for pattern in self._hands_over)
         known = {what for turn in example.messages for _, what in told(turn.content)}
         return Outcome(
             row=example.id,

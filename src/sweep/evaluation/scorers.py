@@ -7,7 +7,6 @@ named `facts` passes.
 from __future__ import annotations
 
 import logging
-import math
 import re
 import sys
 import unicodedata
