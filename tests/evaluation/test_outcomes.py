@@ -142,7 +142,7 @@ def test_a_row_that_nothing_judges_is_refused() -> None:
 
 
 def test_the_same_reply_means_the_same_on_any_rows() -> None:
-    words = "river castle window garden pepper silver button forest market winter".split()
+    words = ["river", "castle", "window", "garden", "pepper", "silver", "button", "forest", "market"]
     known = [example(str(at), f"{word} {word[::-1]}") for at, word in enumerate(words)]
     judge = Judge(Rules(escalation=(), proxy="chrf", labels=None), {"chrf": Chrf()}, known)
     alone = judge.outcomes(known[:1], [reply("0", "river bank")])
