@@ -130,7 +130,8 @@ def _is_a(cls: type, kind: type) -> bool:
     if getattr(kind, "_is_protocol", False):
         wanted = [name for name in vars(kind) if not name.startswith("_") or name == "__call__"]
         # Where the class's own bases define them: hasattr finds the `__call__` by which any class is called.
-        return all(any(name in vars(base) for base in cls.__mro__) for name in wanted)
+        own = {name for base in cls.__mro__ for name in (*vars(base), *inspect.get_annotations(base))}
+        return own.issuperset(wanted)
     return issubclass(cls, kind)
 
 

@@ -106,11 +106,8 @@ def test_the_value_is_the_sum_of_its_parts_and_the_mean_of_its_rows() -> None:
 def test_a_single_row_has_no_standard_error_and_no_row_no_score() -> None:
     assert BUSINESS.score([outcome("a", resolved=1.0)]).standard_error == math.inf
     for objective in (BUSINESS, METRIC, Loss(rung_metric="loss")):
-        for method in (objective.score, objective.row_values):
-            if objective is BUSINESS and method == objective.row_values:
-                continue
-            with pytest.raises(ValueError, match=r"at least one|must have"):
-                method([])
+        with pytest.raises(ValueError, match=r"at least one must"):
+            objective.score([])
 
 
 def test_limits_that_hold_pass_and_those_that_do_not_say_by_how_much() -> None:

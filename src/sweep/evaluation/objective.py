@@ -43,12 +43,10 @@ Row = TypeVar("Row", contravariant=True)
 class Objective(Protocol[Row]):
     """By what finalists, baselines, the test set and live traffic are judged.
 
-    Its rows are outcomes where it needs replies, the rows' losses where it doesn't. rung_metric: what the
-    search's rungs are judged by meanwhile, "loss" or a metric's name. trained: whether the model had to be
-    trained, or is a baseline that costs nothing beforehand. Each method raises ValueError without rows.
+    Its rows are outcomes where it needs replies, and it is a `Rules`, by which a `Judge` makes them; else
+    they are the rows' losses. trained: whether the model had to be trained, or is a baseline that costs
+    nothing beforehand. A score of no rows raises ValueError.
     """
-
-    rung_metric: str
 
     @property
     def name(self) -> str:
@@ -58,6 +56,11 @@ class Objective(Protocol[Row]):
     @property
     def unit(self) -> str:
         """What it is counted in."""
+        ...
+
+    @property
+    def rung_metric(self) -> str:
+        """What the search's rungs are judged by meanwhile: "loss", or a metric's name."""
         ...
 
     @property
