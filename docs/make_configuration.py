@@ -7,9 +7,10 @@ Defaults and explanations are those of the YAML files, types those of the classe
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
 
@@ -24,7 +25,7 @@ from sweep.grammar import spell_out
 from sweep.paths import packaged_root
 from sweep.schema import in_words
 from sweep.search.space import Space
-from sweep.targets import hints_of, read_target
+from sweep.targets import hints_of
 from sweep.tracking.mlflow import Tracking
 from sweep.types import Recipe
 
@@ -45,6 +46,8 @@ GROUPS = {
     "audit": "What the rows must hold to before anything is trained on them.",
     "metric": "What is measured beside the loss; several may be chosen, `metric=[perplexity,hard_rows]`.",
     "guards": "What a trial must hold to, so that none wins by learning its rows by heart.",
+    "scorer": "What is measured of replies; several may be chosen, `scorer=[facts,chrf]`.",
+    "objective": "What finalists and simpler ways are judged by.",
     "experiment": "Settings that belong together, added with a plus: `+experiment=smoke`.",
 }
 NODES: Mapping[str, type] = {
@@ -238,6 +241,7 @@ def _plain_types() -> dict[str, str]:
     found = {name: in_words(hint) for name, hint in top.items() if hint in (int, str) or name == "best"}
     found |= {"name": in_words(str), "recipe_from": in_words(top["recipe_from"])}
     found |= {"trusted_targets": in_words(top["trusted_targets"]), "metric": in_words(top["metrics"])}
+    found |= {"scorer": in_words(top["scorers"])}
     for prefix, cls in NODES.items():
         hints = get_type_hints(cls)
         found |= {f"{prefix}.{field.name}": in_words(hints[field.name]) for field in fields(cls)}
@@ -250,12 +254,26 @@ def _target_types(node: object, path: str) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     if "_target_" in node:
-        target = read_target(node, path)
-        hints = hints_of(target.cls)
-        found = {f"{path}.{name}": in_words(hints[name]) for name in node if name in hints}
+        hints = hints_of(_class(node["_target_"]))
+        found = _typed(node, hints, path)
         found[f"{path}._target_"] = "a class"
     for name, inner in node.items():
         found |= _target_types(inner, f"{path}.{name}")
+    return found
+
+
+def _class(dotted: str) -> type:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _typed(node: Mapping[str, object], hints: Mapping[str, object], path: str) -> dict[str, str]:
+    """The same for the keys of a mapping with these types, dataclasses among them opened."""
+    found = {f"{path}.{name}": in_words(hints[name]) for name in node if name in hints}
+    for name, inner in node.items():
+        hint = hints.get(name)
+        if isinstance(hint, type) and is_dataclass(hint) and isinstance(inner, dict):
+            found |= _typed(inner, get_type_hints(hint), f"{path}.{name}")
     return found
 
 
@@ -296,7 +314,7 @@ def _stem(file: Path) -> str:
 
 
 def _code(text: str | None) -> str:
-    return f"`{text}`"
+    return f"`{text}`" if "\n" not in str(text) else "several lines: see the file"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sweep.composition import groups
 from sweep.config import compose
@@ -18,7 +19,14 @@ WRITTEN_BY_HAND = [file for file in FILES if file.parent.name != "best"]
 # An experiment's keys are explained where their defaults are.
 DEFAULTS = [file for file in WRITTEN_BY_HAND if file.parent.name != "experiment"]
 # What a choice needs beside it.
-COMPANIONS = {"data=own": ["data.path=rows.jsonl"], "sampler=gp": ["scheduler=full"]}
+COMPANIONS = {
+    "data=own": ["data.path=rows.jsonl"],
+    "sampler=gp": ["scheduler=full"],
+    "objective=business": [
+        "objective.goal=fewer tickets",
+        "objective.success={net_per_ticket_min: 0.5, resolved_min: 0.5, wrong_max: 0.1}",
+    ],
+}
 
 
 def choices() -> list[str]:
@@ -35,11 +43,12 @@ def test_each_file_composes(choice: str, tmp_path: Path) -> None:
     config.sampler.build(seed=0)
     config.scheduler.build()
     config.model.build()
+    config.objective.build()
 
 
 def test_no_file_is_left_out() -> None:
     assert len(choices()) == len(FILES) - 1, "conf/config.yaml and the files of groups"
-    assert len(WRITTEN_BY_HAND) == 30
+    assert len(WRITTEN_BY_HAND) == 37
 
 
 @pytest.mark.parametrize("file", WRITTEN_BY_HAND, ids=lambda file: f"{file.parent.name}/{file.stem}")
@@ -58,6 +67,13 @@ def test_each_default_is_explained(file: Path) -> None:
         key = re.match(r"\s*(\w+): *\S", line)
         if key and key[1] != "_target_":
             assert before.strip().startswith("#"), f"{key[1]} has no comment"
+
+
+def test_both_objectives_that_read_replies_know_a_handover_by_the_same_words() -> None:
+    read = [
+        yaml.safe_load((ROOT / f"conf/objective/{name}.yaml").read_text()) for name in ("business", "metric")
+    ]
+    assert read[0]["escalation"] == read[1]["escalation"]
 
 
 def test_each_experiment_names_itself_as_its_file(tmp_path: Path) -> None:

@@ -15,13 +15,17 @@ import yaml
 
 from sweep.config import Config, compose, describe
 from sweep.errors import ConfigError, DataError, SpaceError
+from sweep.evaluation.business import OneOff, Success
 from sweep.evaluation.metrics import HardRows
+from sweep.evaluation.objective import Loss
+from sweep.evaluation.scorers import Chrf, Facts
 from sweep.grammar import spell_out
 from sweep.paths import packaged_root
 from sweep.schema import HIDDEN, build
 from sweep.search.space import Space
 from sweep.targets import Target, read_target
 from sweep.usage import usage
+from tests.evaluation.tickets import example as ticket
 
 Compose = Callable[..., Config]
 Write = Callable[[str, str], None]
@@ -478,7 +482,10 @@ class TestTargets:
             smoke(f"sampler._target_={target}")
         assert told in str(error.value)
 
-    @pytest.mark.parametrize("group", ["engine", "backend", "model", "scheduler", "metric.perplexity"])
+    @pytest.mark.parametrize(
+        "group",
+        ["engine", "backend", "model", "scheduler", "metric.perplexity", "scorer.facts", "objective"],
+    )
     def test_each_group_takes_its_protocol_only(self, group: str, smoke: Compose) -> None:
         with pytest.raises(ConfigError, match=rf"^{group}\._target_: RandomSampler is no "):
             smoke(f"{group}._target_=optuna.samplers.RandomSampler")
@@ -514,6 +521,40 @@ class TestTargets:
         with pytest.raises(ConfigError) as error:
             smoke(override)
         assert told in str(error.value)
+
+    def test_scorers_stand_by_their_names(self, smoke: Compose) -> None:
+        assert [(name, target.build()) for name, target in smoke().scorers.items()] == [
+            ("facts", Facts()),
+            ("chrf", Chrf()),
+        ]
+        assert [*smoke("scorer=[rouge_l,exact]").scorers] == ["rouge_l", "exact"]
+        assert [*smoke("scorer=[]").scorers] == []
+
+    def test_the_objective_is_typed(self, smoke: Compose) -> None:
+        assert smoke().objective.build() == Loss(rung_metric="loss")
+        assert smoke("objective.rung_metric=hard_rows").objective.build().rung_metric == "hard_rows"
+        chrf = smoke("objective=metric").objective.build()
+        assert (chrf.metric, chrf.proxy) == ("chrf", "chrf")
+        rouge = smoke("objective=metric", "objective.metric=rouge_l", "scorer=rouge_l").objective.build()
+        assert (rouge.metric, rouge.proxy) == ("rouge_l", "rouge_l")
+        business = smoke(
+            "objective=business",
+            "objective.goal=fewer",
+            "objective.success={net_per_ticket_min: -1, resolved_min: 0, wrong_max: 1}",
+            "objective.one_off.data=null",
+        ).objective.build()
+        assert business.success == Success(net_per_ticket_min=-1, resolved_min=0, wrong_max=1)
+        assert business.one_off == OneOff(training=150, data=None, horizon_months=6)
+
+    def test_a_scorer_of_mlflow_is_imported_where_the_command_line_trusts_it(self, smoke: Compose) -> None:
+        place = "tests.tracking.test_scorer"
+        ours = f"+scorer.polite={{_target_: sweep.tracking.scorer.FromMlflow, function: {place}.polite}}"
+        built = smoke(ours, f"trusted_targets=[{place}]").scorers["polite"].build()
+        assert built(ticket(), "Please wait.") == 1.0
+        with pytest.raises(ConfigError, match=rf"^scorer\.polite\.function: '{place}\.polite' is not under"):
+            smoke(ours)
+        with pytest.raises(ConfigError, match=r"^scorer\.polite: FromMlflow needs function=.* to be there"):
+            smoke(ours.replace("polite}", "rude}"), f"trusted_targets=[{place}]")
 
     def test_a_name_without_a_class_asks_for_one(self, smoke: Compose) -> None:
         with pytest.raises(ConfigError, match=r"scheduler\.pruner: a class must be named here") as error:

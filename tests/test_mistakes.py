@@ -368,7 +368,80 @@ PLACES = [
     ),
 ]
 
-ALL = [*EXPERIMENT, *EXPERIMENT_FILE, *OVERRIDES, *SPACE, *DATA, *MODEL, *PLACES]
+BUSINESS = (
+    f"{FAST} objective=business objective.goal=fewer 'objective.success={{net_per_ticket_min: 0.5, "
+    "resolved_min: 0.5, wrong_max: 0.1}'"
+)
+OBJECTIVE = [
+    Mistake(f"{FAST} objective=business", "objective.goal", "limits that were written", "objective=loss"),
+    Mistake(
+        f"{FAST} objective=business objective.goal=fewer",
+        "objective.success.net_per_ticket_min",
+        "must be given",
+        "objective=loss",
+    ),
+    Mistake(f"{BUSINESS} objective.goal=' '", "objective.goal", "in words", "Change objective.goal"),
+    Mistake(
+        f"{BUSINESS} objective.cost_per_wrong_answer=-6",
+        "got -6",
+        "at least 0",
+        "Change objective.cost_per_w",
+    ),
+    Mistake(
+        f"{BUSINESS} objective.serving.requests_per_hour=0",
+        "got 0",
+        "above 0",
+        "Change objective.serving.req",
+    ),
+    Mistake(f"{BUSINESS} objective.one_off.data=-1", "got -1", "at least 0, or null", "Change objective.one"),
+    Mistake(
+        f"{BUSINESS} objective.success.wrong_max=5", "got 5", "from 0 to 1", "Change objective.success.wrong"
+    ),
+    Mistake(
+        f"{BUSINESS} objective.hard_limits.toxic_max=-1", "got -1", "from 0 to 1", "Change objective.hard_lim"
+    ),
+    Mistake(f"{BUSINESS} scorer=[facts]", "'chrf'", "none of the scorers that are chosen: facts", "scorer=["),
+    Mistake(
+        f"{BUSINESS} 'objective.escalation=[\"(\"]'",
+        "escalation[0]: '('",
+        "a regular expression",
+        "Change it",
+    ),
+    Mistake(f"{BUSINESS} objective.labels=none.csv", "labels=none.csv", "no such file", "labels=null"),
+    Mistake(
+        f"{FAST} objective=metric objective.metric=rouge 'scorer=[chrf,rouge_l]'",
+        "objective.metric: 'rouge'",
+        "none of the scorers",
+        "Did you mean `rouge_l`?",
+    ),
+    Mistake(
+        f"{FAST} objective.rung_metric=perplexty",
+        "'perplexty'",
+        "none of the metrics that are chosen: loss, perplexity, hard_rows",
+        "Did you mean `perplexity`?",
+    ),
+    Mistake(f"{FAST} objective=gain", "objective=gain", "no such file", "There are: "),
+    Mistake(f"{FAST} scorer=[bleu]", "scorer=bleu", "no such file", "There are: "),
+    Mistake(
+        f"{FAST} scorer=mine",
+        "'mine.polite'",
+        "is not under sweep",
+        "trusted_targets=[your.module]",
+        {
+            "conf/scorer/mine.yaml": "# Polite.\n\npolite:\n"
+            "  _target_: sweep.tracking.scorer.FromMlflow\n  function: mine.polite\n"
+        },
+    ),
+    Mistake(
+        f"{FAST} scorer=mine",
+        "scorer.resolved",
+        "every score has a resolved already",
+        "another name",
+        {"conf/scorer/mine.yaml": "# Ours.\n\nresolved:\n  _target_: sweep.evaluation.scorers.Exact\n"},
+    ),
+]
+
+ALL = [*EXPERIMENT, *EXPERIMENT_FILE, *OVERRIDES, *SPACE, *DATA, *MODEL, *PLACES, *OBJECTIVE]
 
 
 @pytest.fixture

@@ -218,6 +218,13 @@ def _by_hand(parsed: Sequence[Override]) -> Iterator[str]:
 
 
 def _missing(key: str, parsed: Sequence[Override], known: Groups) -> str:
+    if key == "objective.goal" or key.startswith("objective.success."):
+        return (
+            f"{key}: must be given. objective=business weighs benefits against costs, and without a goal and "
+            "limits that were written down beforehand any result can be called a success. Write "
+            "objective.goal='...' and objective.success.net_per_ticket_min, resolved_min and wrong_max, or "
+            "objective=loss, which asks for nothing."
+        )
     if key != "name":
         return f"{key}: must be given. Write {key}=... or set it in the experiment's file."
     chosen = next((str(o.value()) for o in parsed if o.key_or_group == "experiment"), None)

@@ -14,9 +14,10 @@ import yaml
 from sweep.composition import compose_plain, groups, purpose
 from sweep.errors import ConfigError, SpaceError
 from sweep.grammar import spell_out
-from sweep.schema import build, convert, nearest
+from sweep.schema import build, convert, nearest, require
 from sweep.targets import Target, read_target
-from sweep.types import Backend, Engine, Metric, Recipe
+from sweep.types import Backend, Engine, Recipe
+from sweep.yardsticks import check_objective, read_metrics, read_objective, read_scorers
 
 if TYPE_CHECKING:
     from sweep.data.audit.audit import Audit
@@ -41,6 +42,8 @@ _KEYS = (
     "tracking",
     "evaluation",
     "metric",
+    "scorer",
+    "objective",
     "audit",
     "guards",
     "output",
@@ -91,6 +94,8 @@ class Config:
     tracking: Tracking = field(repr=False)
     evaluation: Evaluation
     metrics: Mapping[str, Target]
+    scorers: Mapping[str, Target]
+    objective: Target
     audit: Audit
     guards: Guards
     output: str
@@ -182,7 +187,9 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         scheduler=target("scheduler", Scheduler),
         storage=convert(str, node["storage"], "storage"),
         tracking=build(Tracking, node["tracking"], "tracking"),
-        metrics=_metrics(node["metric"], trusted),
+        metrics=read_metrics(node["metric"], trusted),
+        scorers=read_scorers(node["scorer"], trusted),
+        objective=read_objective(node["objective"], trusted),
         audit=build(Audit, node["audit"], "audit"),
         guards=build(Guards, node["guards"], "guards"),
         trusted_targets=trusted,
@@ -249,25 +256,6 @@ def _space(node: object, defaults: Recipe | None, by_hand: frozenset[str]) -> Sp
     return space
 
 
-def _metrics(node: object, trusted: Sequence[str]) -> Mapping[str, Target]:
-    """The metrics by name, which must fit what MLflow takes and what it is shown of a trial anyway."""
-    from sweep.tracking.points import TAKEN
-
-    named: Mapping[str, object] = convert(Mapping[str, object], node, "metric")
-    for name in map(str, named):
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-            raise ConfigError(
-                f"metric.{name}: a metric stands under its own name: letters, digits, `_` and `-`, a letter "
-                "first. Write `mine:` above its `_target_`, and indent that."
-            )
-        if name in TAKEN:
-            raise ConfigError(f"metric.{name}: every trial has a {name} already. Choose another name.")
-    return {
-        str(name): read_target(value, f"metric.{name}", kind=Metric, trusted=trusted)
-        for name, value in named.items()
-    }
-
-
 class _Plain(NamedTuple):
     """The part of a `Config` that names no class."""
 
@@ -303,9 +291,8 @@ def _check_ranges(config: _Plain) -> None:
         ("data.max_tokens", config.data.max_tokens, config.data.max_tokens >= 16, "at least 16"),
         ("output", config.output, own, "a folder of its own, such as runs/mine"),
     ]
-    for path, value, holds, claim in claims:
-        if not holds:
-            raise ConfigError(f"{path}: must be {claim}; got {value!r}. Change {path}.")
+    for claimed in claims:
+        require(*claimed)
 
 
 def _check_together(config: Config) -> None:
@@ -338,8 +325,10 @@ def _check_arguments(config: Config) -> None:
     """Nothing, or what a class says against its arguments: now, not after the data is loaded."""
     from optuna.exceptions import ExperimentalWarning
 
-    for target in (config.model, config.scheduler, *config.metrics.values()):
+    judges = (*config.metrics.values(), *config.scorers.values(), config.objective)
+    for target in (config.model, config.scheduler, *judges):
         target.build()
+    check_objective(config.objective, metrics=config.metrics, scorers=config.scorers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         config.sampler.build(seed=0)

@@ -9,11 +9,14 @@ import types
 from collections import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NewType, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from sweep.errors import ConfigError
 
 T = TypeVar("T")
+
+# The dotted name of something to import, which must be trusted like a `_target_`.
+Code = NewType("Code", str)
 
 HIDDEN = "***"
 _SECRET = r"(?:password|token(?!s|iz)|secret|api_?key|credential)"
@@ -86,6 +89,12 @@ def convert(hint: object, value: object, path: str) -> Any:
             f"{path}: keys and values must stand here, got {shown(value, path)}. Write {path}.KEY=VALUE."
         )
     return value
+
+
+def require(path: str, value: object, holds: object, claim: str) -> None:
+    """Nothing, or ConfigError: the value at that path does not hold what it must."""
+    if not holds:
+        raise ConfigError(f"{path}: must be {claim}; got {value!r}. Change {path}.")
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

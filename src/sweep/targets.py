@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast, get_type_hints
 
 from sweep.errors import ConfigError
-from sweep.schema import check_keys, convert, nearest, shown
+from sweep.schema import Code, check_keys, convert, nearest, shown
 
 ALLOWED = ("sweep", "optuna.samplers", "optuna.pruners")
 # Constructor arguments that no YAML holds: whoever builds the target passes them.
@@ -89,12 +89,7 @@ def _resolve(dotted: object, path: str, *, trusted: Sequence[str]) -> type:
     `optuna.samplers._gp.sampler.torch.load`.
     """
     allowed = (*ALLOWED, *trusted)
-    module_name, _, name = str(dotted).rpartition(".")
-    if not _under(str(dotted), allowed) or any(part.startswith("__") for part in str(dotted).split(".")):
-        raise ConfigError(
-            f"{path}: {dotted!r} is not under {', '.join(allowed)}. For a class of your own that you trust, "
-            "write trusted_targets=[your.module] on the command line."
-        )
+    module_name, _, name = _permitted(dotted, path, trusted=trusted).rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -117,6 +112,16 @@ def _resolve(dotted: object, path: str, *, trusted: Sequence[str]) -> type:
     return cls
 
 
+def _permitted(dotted: object, path: str, *, trusted: Sequence[str]) -> str:
+    allowed = (*ALLOWED, *trusted)
+    if not _under(str(dotted), allowed) or any(part.startswith("__") for part in str(dotted).split(".")):
+        raise ConfigError(
+            f"{path}: {dotted!r} is not under {', '.join(allowed)}. For code of your own that you trust, "
+            "write trusted_targets=[your.module] on the command line."
+        )
+    return str(dotted)
+
+
 def _under(dotted: str, prefixes: Sequence[str]) -> bool:
     return any(dotted == prefix or dotted.startswith(f"{prefix}.") for prefix in prefixes)
 
@@ -125,7 +130,8 @@ def _is_a(cls: type, kind: type) -> bool:
     if getattr(kind, "_is_protocol", False):
         wanted = [name for name in vars(kind) if not name.startswith("_") or name == "__call__"]
         # Where the class's own bases define them: hasattr finds the `__call__` by which any class is called.
-        return all(any(name in vars(base) for base in cls.__mro__) for name in wanted)
+        own = {name for base in cls.__mro__ for name in (*vars(base), *inspect.get_annotations(base))}
+        return own.issuperset(wanted)
     return issubclass(cls, kind)
 
 
@@ -141,6 +147,8 @@ def _hint(cls: type, parameter: inspect.Parameter) -> object:
 
 
 def _argument(hint: object, value: object, path: str, *, trusted: Sequence[str]) -> object:
+    if hint is Code:
+        return _permitted(value, path, trusted=trusted)
     if isinstance(value, Mapping) and "_target_" in value:
         kind = hint if isinstance(hint, type) and hint is not object else None
         return read_target(value, path, kind=kind, trusted=trusted)

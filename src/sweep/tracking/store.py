@@ -30,17 +30,9 @@ class Tracking:
 def connect(uri: str) -> MlflowClient:
     """A quiet client. Creates the database of an `sqlite:///` address and its folder.
 
-    MLflow sends no telemetry and loads no pickles, unless the environment says otherwise.
     Raises ConfigError if the store can't be opened.
     """
-    for name, value in {
-        "GIT_PYTHON_REFRESH": "quiet",
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    }.items():
-        os.environ.setdefault(name, value)
+    quieten()
     import mlflow
 
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
@@ -53,6 +45,18 @@ def connect(uri: str) -> MlflowClient:
         return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     except Exception as error:  # SQLAlchemy, drivers and MLflow share no base class.
         raise ConfigError(unreachable(uri, error)) from error
+
+
+def quieten() -> None:
+    """MLflow sends no telemetry and loads no pickles, unless the environment says otherwise."""
+    for name, value in {
+        "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }.items():
+        os.environ.setdefault(name, value)
 
 
 def _probe(uri: str) -> None:

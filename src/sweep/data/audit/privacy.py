@@ -14,12 +14,14 @@ _EMAIL = re.compile(r"\b[\w.+-]+@(?!example\.|test\.)[\w-]+\.[\w.-]*\w", re.ASCI
 # check digit.
 _CARD = re.compile(r"(?<![\d-])(?:(?:4|5[1-5]|2[2-7]|6[05])(?:[ -]?\d){14,15}|3[47](?:[ -]?\d){13})(?![\d-])")
 _SOCIAL_SECURITY = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
-_ADDRESS = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])")
+_ADDRESS = re.compile(
+    r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\d|\.\d)"
+)
 
 
 def personal_data(examples: Sequence[Example], limit: Limit) -> Finding:
     """The share of rows with an e-mail or IP address, a card's or a US social security number."""
-    found = [(row, kinds) for row in examples if (kinds := sorted(set(_kinds(row))))]
+    found = [(row, kinds) for row in examples if (kinds := _kinds(row))]
     share = len(found) / len(examples)
     return judge(
         "personal_data",
@@ -33,16 +35,17 @@ def personal_data(examples: Sequence[Example], limit: Limit) -> Finding:
     )
 
 
-def _kinds(row: Example) -> Iterator[str]:
-    text = "\n".join(turn.content for turn in row.messages)
-    if _EMAIL.search(text):
-        yield "e-mail address"
-    if any(_luhn(match.group()) for match in _CARD.finditer(text)):
-        yield "card number"
-    if _SOCIAL_SECURITY.search(text):
-        yield "social security number"
-    if _ADDRESS.search(text):
-        yield "IP address"
+def told(text: str) -> Iterator[tuple[str, str]]:
+    """What tells who somebody is: its kind, and itself as it stands in the text."""
+    yield from (("e-mail address", found.group()) for found in _EMAIL.finditer(text))
+    cards = (found.group() for found in _CARD.finditer(text))
+    yield from (("card number", number) for number in cards if _luhn(number))
+    yield from (("social security number", found.group()) for found in _SOCIAL_SECURITY.finditer(text))
+    yield from (("IP address", found.group()) for found in _ADDRESS.finditer(text))
+
+
+def _kinds(row: Example) -> list[str]:
+    return sorted({kind for turn in row.messages for kind, _ in told(turn.content)})
 
 
 def _luhn(number: str) -> bool:

@@ -1,0 +1,80 @@
+"""What a configuration judges models by: metrics, scorers, and the objective that may name them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from sweep.errors import ConfigError
+from sweep.schema import convert, nearest
+from sweep.targets import Target, read_target
+from sweep.types import Metric
+
+LOSS = "loss"
+
+
+def read_metrics(node: object, trusted: Sequence[str]) -> Mapping[str, Target]:
+    """The metrics by name, which must fit what MLflow takes and what it is shown of a trial anyway."""
+    from sweep.tracking.points import TAKEN
+
+    return _named(node, "metric", kind=Metric, taken=TAKEN, trusted=trusted)
+
+
+def read_scorers(node: object, trusted: Sequence[str]) -> Mapping[str, Target]:
+    """The scorers by name, which must be none that scores have anyway."""
+    from sweep.evaluation.objective import TAKEN
+    from sweep.evaluation.scorers import Scorer
+
+    return _named(node, "scorer", kind=Scorer, taken=TAKEN, trusted=trusted)
+
+
+def read_objective(node: object, trusted: Sequence[str]) -> Target:
+    """The objective, what it names not yet looked up."""
+    from sweep.evaluation.objective import Objective
+
+    return read_target(node, "objective", kind=Objective, trusted=trusted)
+
+
+def check_objective(objective: Target, *, metrics: Collection[str], scorers: Collection[str]) -> None:
+    """Nothing, or ConfigError: the objective names a metric, a scorer or a file that is not there."""
+    given = objective.arguments
+    _check_name("rung_metric", given.get("rung_metric", LOSS), [LOSS, *metrics], group="metric")
+    for key in ("metric", "proxy"):
+        _check_name(key, given.get(key), list(scorers), group="scorer")
+    labels = given.get("labels")
+    if labels is not None and not Path(str(labels)).expanduser().is_file():
+        raise ConfigError(
+            f"objective.labels={labels}: no such file; must hold what people said of replies. Correct it, or "
+            "set objective.labels=null."
+        )
+
+
+def _check_name(key: str, name: object, known: Sequence[str], *, group: str) -> None:
+    if name is None or name in known:
+        return
+    near = f"Did you mean `{nearest(str(name), known)[0]}`? " if known else ""
+    raise ConfigError(
+        f"objective.{key}: {name!r} is none of the {group}s that are chosen: {', '.join(known) or 'none'}. "
+        f"{near}Change objective.{key}, or choose its file with {group}=[...]."
+    )
+
+
+def _named(
+    node: object, group: str, *, kind: type, taken: Collection[str], trusted: Sequence[str]
+) -> Mapping[str, Target]:
+    """The targets of a group of which several may be chosen, each under a name of its own."""
+    named: Mapping[str, object] = convert(Mapping[str, object], node, group)
+    for name in map(str, named):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+            raise ConfigError(
+                f"{group}.{name}: a {group} stands under its own name: letters, digits, `_` and `-`, a "
+                "letter first. Write `mine:` above its `_target_`, and indent that."
+            )
+        if name in taken:
+            whose = "trial" if group == "metric" else "score"
+            raise ConfigError(f"{group}.{name}: every {whose} has a {name} already. Choose another name.")
+    return {
+        str(name): read_target(value, f"{group}.{name}", kind=kind, trusted=trusted)
+        for name, value in named.items()
+    }
