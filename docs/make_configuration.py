@@ -17,6 +17,7 @@ import yaml
 
 from sweep.composition import purpose
 from sweep.config import Budget, Config, Evaluation
+from sweep.data.audit.audit import Audit, Limits
 from sweep.data.source import DataSource, SplitShares
 from sweep.grammar import spell_out
 from sweep.paths import packaged_root
@@ -41,9 +42,13 @@ GROUPS = {
     "scheduler": "Which trials go on, and when a trial is judged.",
     "tracking": "Where the runs are shown.",
     "metric": "What is measured beside the loss; several may be chosen, `metric=[perplexity,hard_rows]`.",
+    "baseline": "What answers without training; several may be chosen, `baseline=[canned,zero_shot]`.",
+    "audit": "What the data must hold to before anything is trained.",
     "experiment": "Settings that belong together, added with a plus: `+experiment=smoke`.",
 }
 NODES: Mapping[str, type] = {
+    "audit": Audit,
+    "audit.limits": Limits,
     "budget": Budget,
     "data": DataSource,
     "data.split": SplitShares,
@@ -226,11 +231,12 @@ def _searched(name: str, form: object) -> str:
 
 def _plain_types() -> dict[str, str]:
     """The type of each key that no `_target_` decides, in words."""
-    known = {"DataSource": DataSource, "Space": Space, "Tracking": Tracking}
+    known = {cls.__name__: cls for cls in (Audit, DataSource, Space, Tracking)}
     top = get_type_hints(Config, localns=known)
     found = {name: in_words(hint) for name, hint in top.items() if hint in (int, str) or name == "best"}
     found |= {"name": in_words(str), "recipe_from": in_words(top["recipe_from"])}
-    found |= {"trusted_targets": in_words(top["trusted_targets"]), "metric": in_words(top["metrics"])}
+    found |= {"trusted_targets": in_words(top["trusted_targets"])}
+    found |= {"metric": in_words(top["metrics"]), "baseline": in_words(top["baselines"])}
     for prefix, cls in NODES.items():
         hints = get_type_hints(cls)
         found |= {f"{prefix}.{field.name}": in_words(hints[field.name]) for field in fields(cls)}

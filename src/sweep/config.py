@@ -40,6 +40,7 @@ _KEYS = (
     "tracking",
     "evaluation",
     "metric",
+    "baseline",
     "audit",
     "output",
     "trusted_targets",
@@ -89,6 +90,7 @@ class Config:
     tracking: Tracking = field(repr=False)
     evaluation: Evaluation
     metrics: Mapping[str, Target]
+    baselines: Mapping[str, Target]
     audit: Audit
     output: str
     trusted_targets: tuple[str, ...]
@@ -130,6 +132,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     from optuna.samplers import BaseSampler
 
     from sweep.data.audit.audit import Audit
+    from sweep.data.baselines import Baseline
     from sweep.data.source import DataSource
     from sweep.engines.model import ModelSource
     from sweep.search.ranges import validate_recipe
@@ -179,6 +182,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         storage=convert(str, node["storage"], "storage"),
         tracking=build(Tracking, node["tracking"], "tracking"),
         metrics=_metrics(node["metric"], trusted),
+        baselines=_by_name(node["baseline"], "baseline", kind=Baseline, trusted=trusted),
         audit=build(Audit, node["audit"], "audit"),
         trusted_targets=trusted,
         best=convert(Mapping[str, object] | None, node["best"], "best"),
@@ -245,20 +249,26 @@ def _space(node: object, defaults: Recipe | None, by_hand: frozenset[str]) -> Sp
 
 
 def _metrics(node: object, trusted: Sequence[str]) -> Mapping[str, Target]:
-    """The metrics by name, which must fit what MLflow takes and what it is shown of a trial anyway."""
+    """The metrics by name, which must differ from what MLflow is shown of a trial anyway."""
     from sweep.tracking.points import TAKEN
 
     named: Mapping[str, object] = convert(Mapping[str, object], node, "metric")
+    if taken := [name for name in map(str, named) if name in TAKEN]:
+        raise ConfigError(f"metric.{taken[0]}: every trial has a {taken[0]} already. Choose another name.")
+    return _by_name(named, "metric", kind=Metric, trusted=trusted)
+
+
+def _by_name(node: object, group: str, *, kind: type, trusted: Sequence[str]) -> Mapping[str, Target]:
+    """The targets of a group of which several may be chosen, by names that MLflow takes."""
+    named: Mapping[str, object] = convert(Mapping[str, object], node, group)
     for name in map(str, named):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
             raise ConfigError(
-                f"metric.{name}: a metric stands under its own name: letters, digits, `_` and `-`, a letter "
-                "first. Write `mine:` above its `_target_`, and indent that."
+                f"{group}.{name}: a {group} stands under its own name: letters, digits, `_` and `-`, a "
+                "letter first. Write `mine:` above its `_target_`, and indent that."
             )
-        if name in TAKEN:
-            raise ConfigError(f"metric.{name}: every trial has a {name} already. Choose another name.")
     return {
-        str(name): read_target(value, f"metric.{name}", kind=Metric, trusted=trusted)
+        str(name): read_target(value, f"{group}.{name}", kind=kind, trusted=trusted)
         for name, value in named.items()
     }
 
@@ -333,7 +343,7 @@ def _check_arguments(config: Config) -> None:
     """Nothing, or what a class says against its arguments: now, not after the data is loaded."""
     from optuna.exceptions import ExperimentalWarning
 
-    for target in (config.model, config.scheduler, *config.metrics.values()):
+    for target in (config.model, config.scheduler, *config.metrics.values(), *config.baselines.values()):
         target.build()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
