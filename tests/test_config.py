@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from sweep.config import Config, compose, describe
+from sweep.data.baselines import Canned
 from sweep.errors import ConfigError, DataError, SpaceError
 from sweep.evaluation.metrics import HardRows
 from sweep.grammar import spell_out
@@ -478,7 +479,9 @@ class TestTargets:
             smoke(f"sampler._target_={target}")
         assert told in str(error.value)
 
-    @pytest.mark.parametrize("group", ["engine", "backend", "model", "scheduler", "metric.perplexity"])
+    @pytest.mark.parametrize(
+        "group", ["engine", "backend", "model", "scheduler", "metric.perplexity", "baseline.canned"]
+    )
     def test_each_group_takes_its_protocol_only(self, group: str, smoke: Compose) -> None:
         with pytest.raises(ConfigError, match=rf"^{group}\._target_: RandomSampler is no "):
             smoke(f"{group}._target_=optuna.samplers.RandomSampler")
@@ -511,6 +514,35 @@ class TestTargets:
         ],
     )
     def test_a_metric_that_can_not_be_is_told_at_once(self, override: str, told: str, smoke: Compose) -> None:
+        with pytest.raises(ConfigError) as error:
+            smoke(override)
+        assert told in str(error.value)
+
+    def test_baselines_stand_by_their_names(self, smoke: Compose) -> None:
+        assert [*smoke().baselines] == [
+            "canned",
+            "nearest",
+            "zero_shot",
+            "few_shot",
+            "few_shot_retrieved",
+            "retrieval",
+        ]
+        assert [*smoke("baseline=[zero_shot,canned]").baselines] == ["zero_shot", "canned"]
+        assert [*smoke("baseline=[]").baselines] == []
+        polite = smoke("+baseline.polite={_target_: sweep.data.baselines.Canned, text: Thank you.}")
+        assert polite.baselines["polite"].build() == Canned(text="Thank you.")
+
+    @pytest.mark.parametrize(
+        ("override", "told"),
+        [
+            ("+baseline._mine={}", "baseline._mine: a baseline stands under its own name"),
+            ("+baseline.mine={_target_: os.system}", "'os.system' is not under sweep"),
+            ("~baseline.few_shot.examples", "baseline.few_shot.examples: missing; FewShot needs it"),
+        ],
+    )
+    def test_a_baseline_that_can_not_be_is_told_at_once(
+        self, override: str, told: str, smoke: Compose
+    ) -> None:
         with pytest.raises(ConfigError) as error:
             smoke(override)
         assert told in str(error.value)

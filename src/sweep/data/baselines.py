@@ -50,7 +50,7 @@ class Canned:
     def __post_init__(self) -> None:
         if self.text is not None and not self.text.strip():
             raise ValueError(
-                "needs text that says something, or null for the most central answer, got blanks"
+                f"needs text that says something, or null for the most central answer, got {self.text!r}"
             )
 
     @property

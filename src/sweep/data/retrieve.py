@@ -33,9 +33,7 @@ class Retriever:
         words = CountVectorizer(ngram_range=_WORDS).build_analyzer()
         pieces = CountVectorizer(analyzer="char_wb", ngram_range=_PIECES).build_analyzer()
         self._vectors = TfidfVectorizer(
-            preprocessor=normalised,
-            analyzer=lambda text: [*words(text), *pieces(text)],
-            sublinear_tf=True,
+            analyzer=lambda text: [*words(text), *pieces(text)], sublinear_tf=True
         )
         self._weights: Any = self._vectors.fit_transform(map(normalised, texts)).tocsr()
         self._by_term = self._weights.T.tocsr()
