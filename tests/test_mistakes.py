@@ -374,7 +374,7 @@ BASELINE = [
     Mistake(f"{FAST} baseline.few_shot.examples=0", "got examples=0", "at least 1", "baseline.few_shot: "),
     Mistake(f"{FAST} baseline.few_shot.shots=2", "shots", "no such key", "Did you mean `baseline.few_shot."),
     Mistake(f"{FAST} baseline.retrieval.notes=few", "'few'", "a whole number", "Change baseline.retrieval"),
-    Mistake(f"{FAST} baseline.canned.text=' '", "got ' '", "says something", "or null for the most central"),
+    Mistake(f"{FAST} baseline.canned.text=", "got ''", "says something", "or null for the most central"),
     Mistake(
         f"{FAST} baseline.retrieval.documents=help",
         "documents=help",

@@ -138,9 +138,16 @@ def test_the_nearest_copies_the_answer_to_the_most_similar_question() -> None:
         "We sent a link for the login ember by mail (account ember).",
     ]
     for answer in answers:
-        assert isinstance(answer, Reply)
+        assert isinstance(answer, Reply), "no model is asked"
         assert (answer.prompt_tokens, answer.tokens, answer.ended) == (0, 0, True)
         assert 0 < answer.seconds < 10
+
+
+def test_the_system_prompt_decides_nothing() -> None:
+    system = " ".join(example.prompt for example in TRAIN if example.intent == "refund")
+    asked = Prompt("mine", (("system", system), ("user", "mend the zip of my jacket")))
+    (copied,) = Nearest().answers([asked], TRAIN, seed=0)
+    assert "Our workshop mends" in text_of(copied)
 
 
 # Few shots

@@ -40,7 +40,7 @@ def test_paragraphs_stay_whole_where_they_fit(tmp_path: Path) -> None:
 
 def test_a_long_paragraph_is_cut_between_lines_and_a_long_line_between_words(tmp_path: Path) -> None:
     lines = [f"- {'point ' * 38}{i}" for i in range(4)]
-    write(tmp_path, a_txt="\n".join(lines), b_txt="word " * 250)
+    write(tmp_path, a_txt="\n".join(lines), b_txt="word\t" * 250)
     assert passages(str(tmp_path)) == (
         "\n".join(lines[:3]),
         lines[3],

@@ -188,11 +188,11 @@ class Retrieval:
             return prompt
         added = gap.join([self.instruction, *fitting])
         turns = [*prompt.turns]
-        (role, content), last = turns[0], turns[-1][1]
-        if role == "system":
-            turns[0] = (role, content + gap + added)
+        (first, content), (last, asked) = turns[0], turns[-1]
+        if first == "system":
+            turns[0] = (first, content + gap + added)
         else:
-            turns[-1] = ("user", added + gap + last)
+            turns[-1] = (last, added + gap + asked)
         return Prompt(prompt.row, tuple(turns))
 
 
