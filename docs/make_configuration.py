@@ -48,6 +48,7 @@ GROUPS = {
     "guards": "What a trial must hold to, so that none wins by learning its rows by heart.",
     "scorer": "What is measured of replies; several may be chosen, `scorer=[facts,chrf]`.",
     "objective": "What finalists and simpler ways are judged by.",
+    "baseline": "What answers without training; several may be chosen, `baseline=[canned,zero_shot]`.",
     "experiment": "Settings that belong together, added with a plus: `+experiment=smoke`.",
 }
 NODES: Mapping[str, type] = {
@@ -241,7 +242,7 @@ def _plain_types() -> dict[str, str]:
     found = {name: in_words(hint) for name, hint in top.items() if hint in (int, str) or name == "best"}
     found |= {"name": in_words(str), "recipe_from": in_words(top["recipe_from"])}
     found |= {"trusted_targets": in_words(top["trusted_targets"]), "metric": in_words(top["metrics"])}
-    found |= {"scorer": in_words(top["scorers"])}
+    found |= {"scorer": in_words(top["scorers"]), "baseline": in_words(top["baselines"])}
     for prefix, cls in NODES.items():
         hints = get_type_hints(cls)
         found |= {f"{prefix}.{field.name}": in_words(hints[field.name]) for field in fields(cls)}

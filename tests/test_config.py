@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from sweep.config import Config, compose, describe
+from sweep.data.baselines import Canned
 from sweep.errors import ConfigError, DataError, SpaceError
 from sweep.evaluation.business import OneOff, Success
 from sweep.evaluation.metrics import HardRows
@@ -484,7 +485,16 @@ class TestTargets:
 
     @pytest.mark.parametrize(
         "group",
-        ["engine", "backend", "model", "scheduler", "metric.perplexity", "scorer.facts", "objective"],
+        [
+            "engine",
+            "backend",
+            "model",
+            "scheduler",
+            "metric.perplexity",
+            "scorer.facts",
+            "objective",
+            "baseline.canned",
+        ],
     )
     def test_each_group_takes_its_protocol_only(self, group: str, smoke: Compose) -> None:
         with pytest.raises(ConfigError, match=rf"^{group}\._target_: RandomSampler is no "):
@@ -555,6 +565,35 @@ class TestTargets:
             smoke(ours)
         with pytest.raises(ConfigError, match=r"^scorer\.polite: FromMlflow needs function=.* to be there"):
             smoke(ours.replace("polite}", "rude}"), f"trusted_targets=[{place}]")
+
+    def test_baselines_stand_by_their_names(self, smoke: Compose) -> None:
+        assert [*smoke().baselines] == [
+            "canned",
+            "nearest",
+            "zero_shot",
+            "few_shot",
+            "few_shot_retrieved",
+            "retrieval",
+        ]
+        assert [*smoke("baseline=[zero_shot,canned]").baselines] == ["zero_shot", "canned"]
+        assert [*smoke("baseline=[]").baselines] == []
+        polite = smoke("+baseline.polite={_target_: sweep.data.baselines.Canned, text: Thank you.}")
+        assert polite.baselines["polite"].build() == Canned(text="Thank you.")
+
+    @pytest.mark.parametrize(
+        ("override", "told"),
+        [
+            ("+baseline._mine={}", "baseline._mine: a baseline stands under its own name"),
+            ("+baseline.mine={_target_: os.system}", "'os.system' is not under sweep"),
+            ("~baseline.few_shot.examples", "baseline.few_shot.examples: missing; FewShot needs it"),
+        ],
+    )
+    def test_a_baseline_that_can_not_be_is_told_at_once(
+        self, override: str, told: str, smoke: Compose
+    ) -> None:
+        with pytest.raises(ConfigError) as error:
+            smoke(override)
+        assert told in str(error.value)
 
     def test_a_name_without_a_class_asks_for_one(self, smoke: Compose) -> None:
         with pytest.raises(ConfigError, match=r"scheduler\.pruner: a class must be named here") as error:

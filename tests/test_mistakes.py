@@ -441,7 +441,36 @@ OBJECTIVE = [
     ),
 ]
 
-ALL = [*EXPERIMENT, *EXPERIMENT_FILE, *OVERRIDES, *SPACE, *DATA, *MODEL, *PLACES, *OBJECTIVE]
+BASELINE = [
+    Mistake(f"{FAST} baseline=oracle", "baseline=oracle", "no such file", "There are: "),
+    Mistake(f"{FAST} baseline=canned,nearest", "canned,nearest", "Give one", "write baseline=[a, b]"),
+    Mistake(f"{FAST} baseline.few_shot.examples=0", "got examples=0", "at least 1", "baseline.few_shot: "),
+    Mistake(f"{FAST} baseline.few_shot.shots=2", "shots", "no such key", "Did you mean `baseline.few_shot."),
+    Mistake(f"{FAST} baseline.retrieval.notes=few", "'few'", "a whole number", "Change baseline.retrieval"),
+    Mistake(f"{FAST} baseline.canned.text=", "got ''", "says something", "or null for the most central"),
+    Mistake(
+        f"{FAST} baseline.retrieval.documents=help",
+        "documents=help",
+        "must hold .md or .txt files",
+        "Correct baseline.retrieval.documents",
+    ),
+    Mistake(
+        f"{FAST} baseline.retrieval.documents=help",
+        "no .md or .txt file there holds text",
+        "one must",
+        "Put documents there",
+        {"help/page.html": "<p>"},
+    ),
+    Mistake(
+        f"{FAST} baseline.retrieval.documents=help",
+        "help/page.md, line 1: byte 0xff is not UTF-8",
+        "must be",
+        "Save it as UTF-8",
+        {"help/page.md": b"\xff"},
+    ),
+]
+
+ALL = [*EXPERIMENT, *EXPERIMENT_FILE, *OVERRIDES, *SPACE, *DATA, *MODEL, *PLACES, *OBJECTIVE, *BASELINE]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from sweep.grammar import spell_out
 from sweep.schema import build, convert, nearest, require
 from sweep.targets import Target, read_target
 from sweep.types import Backend, Engine, Recipe
-from sweep.yardsticks import check_objective, read_metrics, read_objective, read_scorers
+from sweep.yardsticks import check_objective, read_baselines, read_metrics, read_objective, read_scorers
 
 if TYPE_CHECKING:
     from sweep.data.audit.audit import Audit
@@ -44,6 +44,7 @@ _KEYS = (
     "metric",
     "scorer",
     "objective",
+    "baseline",
     "audit",
     "guards",
     "output",
@@ -96,6 +97,7 @@ class Config:
     metrics: Mapping[str, Target]
     scorers: Mapping[str, Target]
     objective: Target
+    baselines: Mapping[str, Target]
     audit: Audit
     guards: Guards
     output: str
@@ -190,6 +192,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         metrics=read_metrics(node["metric"], trusted),
         scorers=read_scorers(node["scorer"], trusted),
         objective=read_objective(node["objective"], trusted),
+        baselines=read_baselines(node["baseline"], trusted),
         audit=build(Audit, node["audit"], "audit"),
         guards=build(Guards, node["guards"], "guards"),
         trusted_targets=trusted,
@@ -326,7 +329,7 @@ def _check_arguments(config: Config) -> None:
     from optuna.exceptions import ExperimentalWarning
 
     judges = (*config.metrics.values(), *config.scorers.values(), config.objective)
-    for target in (config.model, config.scheduler, *judges):
+    for target in (config.model, config.scheduler, *judges, *config.baselines.values()):
         target.build()
     check_objective(config.objective, metrics=config.metrics, scorers=config.scorers)
     with warnings.catch_warnings():

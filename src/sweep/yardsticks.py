@@ -1,4 +1,4 @@
-"""What a configuration judges models by: metrics, scorers, and the objective that may name them."""
+"""What a configuration judges by: metrics, scorers, baselines, and the objective that may name them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def read_objective(node: object, trusted: Sequence[str]) -> Target:
     from sweep.evaluation.objective import Objective
 
     return read_target(node, "objective", kind=Objective, trusted=trusted)
+
+
+def read_baselines(node: object, trusted: Sequence[str]) -> Mapping[str, Target]:
+    """The simpler ways by name."""
+    from sweep.data.baselines import Baseline
+
+    return _named(node, "baseline", kind=Baseline, taken=(), trusted=trusted)
 
 
 def check_objective(objective: Target, *, metrics: Collection[str], scorers: Collection[str]) -> None:
