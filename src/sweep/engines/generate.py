@@ -131,7 +131,8 @@ def _batch(
         given = {"position_ids": _positions(mask)[:, -ids.shape[1] :], "logits_to_keep": 1}
         output = model(
             input_ids=ids,
-            attention_mask=mask,
+            # A recurrent state has taken the padding in; what comes after it is one token without any.
+            attention_mask=None if "cache_params" in cache else mask,
             use_cache=True,
             **{name: value for name, value in given.items() if name in takes},
             **cache,
