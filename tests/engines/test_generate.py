@@ -22,13 +22,13 @@ from .test_architectures import ALONE, PACKED, source
 SHAPES = {**PACKED, **ALONE}
 
 
-def prompts(count: int, *, longest: int = 60) -> tuple[Prompt, ...]:
-    """Of mixed length, every other one with a system turn before it."""
+def prompts(count: int, *, longest: int = 60, every: int = 2) -> tuple[Prompt, ...]:
+    """Of mixed length. every: 1 for a system turn before each, 2 for one before every other."""
     draw = random.Random(0)
     found = []
     for number in range(count):
         text = "".join(draw.choice("abcdefgh ?") for _ in range(draw.randrange(1, longest)))
-        before = (("system", "be kind"),) if number % 2 else ()
+        before = (("system", "be kind"),) if number % every == every - 1 else ()
         found.append(Prompt(f"row-{number}", (*before, ("user", text))))
     return tuple(found)
 
@@ -58,12 +58,14 @@ def theirs(base: Base, prompt: Prompt, most: int, ends: list[int]) -> list[int]:
     return written[0, encoded.input_ids.shape[1] :].tolist()  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("name", ["llama", "gpt_neox", "gemma", "gemma3", "opt", "bloom", "mamba"])
-def test_replies_are_those_of_transformers(name: str) -> None:
+def test_replies_are_those_of_transformers(name: str, every: int) -> None:
+    """Also where all prompts begin alike, and that is read once for all of them."""
     kind, settings = SHAPES[name]
     # Tied to its embeddings, a random model repeats what it read last.
     base = loud(source(kind, {**settings, "tie_word_embeddings": False}).load())
-    asking = Asking(prompts(9), 12)
+    asking = Asking(prompts(9, every=every), 12)
     own = base.tokenizer.eos_token_id
     free = [theirs(base, prompt, 12, [own]) for prompt in asking.prompts]
     assert len({tuple(tokens) for tokens in free}) == 9
@@ -83,6 +85,24 @@ def test_replies_are_those_of_transformers(name: str) -> None:
             assert (reply.tokens, reply.ended) == (len(tokens), tokens[-1] in ends)
 
 
+@pytest.mark.parametrize(("name", "once"), [("llama", True), ("gemma3", False), ("mamba", False)])
+def test_what_all_prompts_begin_with_is_read_once_where_nothing_tells_it_apart(name: str, once: bool) -> None:
+    base = source(*SHAPES[name]).load()
+    asking = Asking(prompts(5, longest=20, every=1), 3)
+    read: list[tuple[int, ...]] = []
+    base.model.register_forward_pre_hook(
+        lambda model, given, named: read.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
+    found = generate(*base, asking)
+    longest = max(reply.prompt_tokens for reply in found)
+    (count, beginning), *_ = read
+    if once:
+        assert count == 1
+        assert beginning > len("be kind")
+    shared = beginning if once else 0
+    assert (5, longest - shared) in read
+
+
 def test_batches_keep_to_their_room_longest_prompts_first() -> None:
     asking = Asking(prompts(20), 4)
     batches = list(reply_batches(*TINY.load(), asking, tokens_per_batch=300))
@@ -98,7 +118,7 @@ def test_batches_keep_to_their_room_longest_prompts_first() -> None:
 
 def test_seconds_count_from_the_batchs_beginning_to_the_last_token() -> None:
     base = loud(TINY.load())
-    asking = Asking(prompts(6), 12)
+    asking = Asking(prompts(6, longest=9, every=1), 12)
     free = generate(*base, asking)
     first = base.tokenizer(free[0].text[:1], add_special_tokens=False).input_ids
     base.model.generation_config.eos_token_id = first  # type: ignore[union-attr]
@@ -154,20 +174,22 @@ def test_the_token_that_training_ends_answers_with_ends_a_reply() -> None:
 
 def test_out_of_memory_halves_the_batch_and_changes_no_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     base = loud(TINY.load())
-    asking = Asking(prompts(9), 6)
+    asking = Asking(prompts(9, longest=20, every=1), 6)
     expected = [(reply.row, reply.text) for reply in generate(*base, asking)]
-    whole, sizes = module._batch, []
+    whole, tried, done = module._batch, [], []
 
     def cramped(model: Any, given: Any, *others: Any) -> Any:
-        sizes.append(len(given))
-        if sum(map(len, given)) > 250:
+        tried.append(len(given))
+        if sum(map(len, given)) > 180:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        done.append(len(given))
         return whole(model, given, *others)
 
     monkeypatch.setattr(module, "_batch", cramped)
     assert [(reply.row, reply.text) for reply in generate(*base, asking)] == expected
-    assert sizes[:3] == [9, 4, 2]
-    assert sum(sizes[2:]) == 9
+    assert tried[:3] == [9, 4, 2]
+    assert sum(done) == 9
+    assert max(done) > 1
 
 
 def test_a_prompt_that_does_not_fit_alone_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
+from transformers.cache_utils import DynamicLayer
 
 from sweep.data.encode import end_token, prompt_text, tokens_of
 from sweep.data.example import Message, Role
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 # Prompts and what may follow them, in one batch. A GPU has room for more, and says where it has not.
 _TOKENS = {"cpu": 8192, "cuda": 32768}
+# A prompt joins longer ones if it is at least this share of their length: on a CPU padding costs as much as
+# reading, and a batch of its own as much as some 600 tokens.
+_ALIKE = 0.5
+# A beginning shorter than this is not worth a pass of its own.
+_LEAST_SHARED = 8
 # What models call their cache.
 _CACHES = ("past_key_values", "cache_params")
 
@@ -61,8 +67,9 @@ def reply_batches(
     room = tokens_per_batch or _TOKENS.get(model.device.type, _TOKENS["cpu"])
     waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     while waiting:
-        longest = len(prompts[waiting[0]]) + asking.max_tokens
-        taken = waiting[: max(1, room // longest)]
+        longest = len(prompts[waiting[0]])
+        fitting = waiting[: max(1, room // (longest + asking.max_tokens))]
+        taken = [i for i in fitting if len(prompts[i]) >= _ALIKE * longest]
         try:
             written = _batch(
                 model, [prompts[i] for i in taken], cast(int, tokenizer.pad_token_id), ends, asking.max_tokens
@@ -70,7 +77,7 @@ def reply_batches(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(taken) == 1:
                 raise
-            room = len(taken) // 2 * longest
+            room = len(taken) // 2 * (longest + asking.max_tokens)
             free_memory()
             continue
         waiting = waiting[len(taken) :]
@@ -120,13 +127,14 @@ def _batch(
 ) -> list[_Written]:
     """What the model writes after each prompt; rows leave the batch as they end."""
     begun = time.monotonic()
-    ids, mask = _padded(prompts, pad_token)
-    ids, mask = ids.to(model.device), mask.to(model.device)
     takes = _parameters(model)
+    cache = _read_once(model, prompts) if "position_ids" in takes else {}
+    shared = cache["past_key_values"].get_seq_length() if cache else 0
+    ids, mask = (part.to(model.device) for part in _padded([row[shared:] for row in prompts], pad_token))
+    mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
     written: list[list[int]] = [[] for _ in prompts]
     seconds = [0.0] * len(prompts)
     writing = list(range(len(prompts)))
-    cache: dict[str, Any] = {}
     while writing:
         given = {"position_ids": _positions(mask)[:, -ids.shape[1] :], "logits_to_keep": 1}
         output = model(
@@ -156,6 +164,28 @@ def _batch(
                     part.reorder_cache(index)
         ids, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(kept), 1)], dim=1)
     return [_Written(tokens, taken) for tokens, taken in zip(written, seconds, strict=True)]
+
+
+def _read_once(model: PreTrainedModel, prompts: Sequence[list[int]]) -> dict[str, Any]:
+    """The cache of what all prompts begin with, a system prompt or examples, for each of them; or nothing.
+
+    Padding then stands between it and the rest, where masked attention over the whole past passes it by; a
+    sliding window or a recurrent state would take it in.
+    """
+    shared = next(
+        (place for place, column in enumerate(zip(*prompts, strict=False)) if len(set(column)) > 1),
+        min(map(len, prompts)),
+    )
+    # The last token of each is read in the batch: what it predicts is wanted.
+    shared = min(shared, min(map(len, prompts)) - 1)
+    if len(prompts) == 1 or shared < _LEAST_SHARED:
+        return {}
+    output = model(input_ids=torch.tensor([prompts[0][:shared]], device=model.device), use_cache=True)
+    cache = output.get("past_key_values")
+    if cache is None or any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return {}
+    cache.reorder_cache(torch.zeros(len(prompts), dtype=torch.long, device=model.device))
+    return {"past_key_values": cache}
 
 
 def _padded(prompts: Sequence[list[int]], pad_token: int) -> tuple[torch.Tensor, torch.Tensor]:
