@@ -330,7 +330,9 @@ class Engine(Protocol):
     Pulls while it has room, yields `Progress` and exactly one `Report` per job, returns on
     `Done`. Whatever a trial does (NaN, out of memory, an exception) ends in that trial's report;
     the next job finds the base model untouched. A report "reached" holds a finite validation loss:
-    the study takes any other as "diverged". `close` frees models and may be called twice.
+    the study takes any other as "diverged". Only such a report answers what its job asked and probed,
+    by the trial's own state: the base model's where nothing was trained. An engine that can't leaves
+    both empty. `close` frees models and may be called twice.
     """
 
     def run(self, source: Source) -> Iterator[Progress | Report]: ...

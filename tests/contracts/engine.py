@@ -12,7 +12,7 @@ import pytest
 from sweep.engines import checkpoint
 from sweep.engines.inputs import Inputs
 from sweep.search.loop import Jobs
-from sweep.types import Engine, Job, Progress, Recipe, Report, Trial, View
+from sweep.types import Asking, Engine, Job, Probe, Progress, Prompt, Recipe, Report, Trial, View
 from tests.recipes import DEFAULTS
 
 RECIPE = replace(
@@ -87,6 +87,14 @@ class EngineContract:
         nats, tokens = sum(row.nats for row in report.rows), sum(row.tokens for row in report.rows)
         assert report.validation_loss == pytest.approx(nats / tokens)
         assert math.isfinite(report.validation_loss or math.nan)
+
+    def test_it_answers_all_that_is_asked_or_nothing(self, engine: Engine) -> None:
+        prompts = tuple(Prompt(f"row-{number}", (("user", "how long?"),)) for number in (98, 97, 98))
+        probe = Probe(train=View("train", 3), held_out=View("test", 2), continued=1)
+        (report,) = reports(engine, replace(job(0, 8), asked=Asking(prompts, 4), probe=probe))
+        assert report.state == "reached"
+        assert [reply.row for reply in report.replies] in ([], ["row-98", "row-97", "row-98"])
+        assert [row.split for row in report.probed] in ([], ["train"] * 3 + ["test"] * 2)
 
     def test_stopping_and_going_on_changes_nothing(self, engine: Engine) -> None:
         (straight,) = reports(engine, job(0, 72, trial="straight"))

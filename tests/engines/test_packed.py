@@ -31,6 +31,7 @@ from sweep.engines.shared_base import SharedBase
 from sweep.engines.solo import Solo
 from sweep.search.loop import Jobs
 from sweep.types import Capacity, Done, Engine, Job, Progress, Recipe, Report, Wait
+from tests.contracts.answers import Adapted
 from tests.contracts.engine import RECIPE, EngineContract, job, reports
 
 from .conftest import TINY
@@ -44,7 +45,7 @@ class TestOneSlot(EngineContract):
         return Packed(inputs=inputs, slots=1, tokens=512)
 
 
-class TestSeveralSlots(EngineContract):
+class TestSeveralSlots(EngineContract, Adapted):
     beside_others = 1e-5
 
     @staticmethod

@@ -24,6 +24,7 @@ from sweep.engines.solo import Solo
 from sweep.engines.stream import Stream
 from sweep.search.loop import Jobs
 from sweep.types import Engine, Job, Progress, Recipe, Report
+from tests.contracts.answers import Adapted
 from tests.contracts.engine import RECIPE, EngineContract, job, reports
 
 from .conftest import TINY
@@ -36,7 +37,7 @@ def solo(inputs: Inputs) -> Iterator[Solo]:
     engine.close()
 
 
-class TestSolo(EngineContract):
+class TestSolo(EngineContract, Adapted):
     @staticmethod
     def make_engine(inputs: Inputs) -> Engine:
         return Solo(inputs=inputs, micro_batch=8)

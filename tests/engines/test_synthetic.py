@@ -10,11 +10,12 @@ import pytest
 from sweep.engines.inputs import Inputs
 from sweep.engines.synthetic import Synthetic, loss
 from sweep.evaluation.compare import paired_difference
-from sweep.types import Engine, Recipe, View
+from sweep.types import Asking, Engine, Probe, Prompt, Recipe, View
+from tests.contracts.answers import AnswersContract
 from tests.contracts.engine import RECIPE, EngineContract, job, reports
 
 
-class TestSynthetic(EngineContract):
+class TestSynthetic(EngineContract, AnswersContract):
     @staticmethod
     def make_engine(inputs: Inputs) -> Engine:
         return Synthetic(inputs=inputs, noise=0.01)
@@ -69,3 +70,50 @@ def test_the_noise_stays_within_its_bound_and_differs_between_trials(inputs: Inp
         found.append((report.validation_loss or 0.0) - loss(recipe, 48))
     assert all(abs(noise) <= 0.05 for noise in found)
     assert len(set(found)) == 3
+
+
+def right(inputs: Inputs, recipe: Recipe, stop: int) -> set[str]:
+    """The rows that are answered as their data answers them."""
+    examples = [example for split in inputs.data.examples.values() for example in split]
+    prompts = tuple(Prompt(example.id, (("user", example.prompt),)) for example in examples)
+    asked = replace(job(0, stop, recipe=recipe), asked=Asking(prompts, 48))
+    (report,) = reports(Synthetic(inputs=inputs, noise=0.0), asked)
+    answers = {example.id: example.response for example in examples}
+    return {reply.row for reply in report.replies if reply.text == answers[reply.row]}
+
+
+def test_the_lower_the_loss_the_more_rows_are_answered_right(inputs: Inputs) -> None:
+    better = replace(RECIPE, learning_rate=3e-4)
+    found = [right(inputs, recipe, stop) for recipe, stop in ((RECIPE, 0), (RECIPE, 48), (better, 480))]
+    assert found[0] < found[1] < found[2]
+    losses = (loss(RECIPE, 0), loss(RECIPE, 48), loss(better, 480))
+    for rows, expected in zip(found, losses, strict=True):
+        assert abs(len(rows) / 120 - np.exp(1 - expected)) < 0.12
+
+
+def test_a_reply_that_is_too_long_is_cut_and_has_not_ended(inputs: Inputs) -> None:
+    asked = replace(job(0, 8), asked=Asking((Prompt("nobody's", (("user", "one two"),)),), 2))
+    (report,) = reports(Synthetic(inputs=inputs, noise=0.0), asked)
+    (reply,) = report.replies
+    assert (reply.text, reply.prompt_tokens, reply.tokens, reply.ended) == ("I am", 2, 2, False)
+    assert reply.seconds == pytest.approx(0.02)
+
+
+def test_only_a_high_learning_rate_learns_rows_by_heart(inputs: Inputs) -> None:
+    probe = Probe(train=View("train", 48), held_out=View("validation"), continued=8)
+
+    def separable(rate: float) -> tuple[float, set[bool | None]]:
+        """How often a trained row is more likely than another; what its continuation says."""
+        asked = replace(job(0, 48, recipe=replace(RECIPE, learning_rate=rate)), probe=probe)
+        (report,) = reports(Synthetic(inputs=inputs, noise=0.0), asked)
+        trained, other = (
+            [row for row in report.probed if row.split == split] for split in ("train", "validation")
+        )
+        assert {row.verbatim for row in other[:8]} == {False}
+        pairs = [a.min_k > b.min_k for a in trained for b in other]
+        return sum(pairs) / len(pairs), {row.verbatim for row in trained[:8]}
+
+    share, verbatim = separable(3e-3)
+    assert abs(share - 0.5) < 0.15
+    assert verbatim == {False}
+    assert separable(0.015) == (1.0, {True})

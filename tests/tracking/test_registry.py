@@ -14,6 +14,7 @@ from sweep.tracking.best import write_best
 from sweep.tracking.mlflow import Tracking
 from sweep.tracking.registry import Adapter, load_best, promote, register_adapter
 from sweep.tracking.store import connect
+from sweep.types import Reply
 from tests.tracking.sweeps import BEST
 
 BASE = {"_target_": "sweep.engines.model.RandomLlama", "seed": 0}
@@ -147,8 +148,10 @@ def test_a_registered_adapter_answers_prompts(
         loads.append((base, (folder / "adapter_model.safetensors").read_bytes()))
         return "model", "tokenizer"
 
-    def generate(model, tokenizer, prompts, *, system_prompt, max_new_tokens):
-        return [f"{prompt} {system_prompt} {max_new_tokens}" for prompt in prompts]
+    def generate(model, tokenizer, asking):
+        return [
+            Reply(row, f"{row} {turns} {asking.max_tokens}", 0, 0, 0.0, True) for row, turns in asking.prompts
+        ]
 
     for module, function in (("model", load_with_adapter), ("generate", generate)):
         fake = ModuleType(module)
@@ -162,7 +165,9 @@ def test_a_registered_adapter_answers_prompts(
     finally:
         mlflow.set_tracking_uri(before)
     assert loads == []
-    assert model.predict(["a", "b"]) == ["a None 256", "b None 256"]
-    assert model.predict(pd.DataFrame({"prompt": ["c"]})) == ["c None 256"]
-    assert model.predict(["d"], params={"max_new_tokens": 4, "system_prompt": "be kind"}) == ["d be kind 4"]
+    assert model.predict(["a", "b"]) == ["0 (('user', 'a'),) 256", "1 (('user', 'b'),) 256"]
+    assert model.predict(pd.DataFrame({"prompt": ["c"]})) == ["0 (('user', 'c'),) 256"]
+    assert model.predict(["d"], params={"max_new_tokens": 4, "system_prompt": "be kind"}) == [
+        "0 (('system', 'be kind'), ('user', 'd')) 4"
+    ]
     assert loads == [(BASE, b"weights")]

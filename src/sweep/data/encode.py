@@ -65,11 +65,11 @@ def encode(
         )
     ends = _ends(tokenizer)
     texts = [_texts(example, tokenizer, ends=ends) for example in examples]
-    prompts = _tokens([text.prompt for text in texts], tokenizer)
-    wholes = _tokens([text.prompt + text.response for text in texts], tokenizer)
+    prompts = tokens_of([text.prompt for text in texts], tokenizer)
+    wholes = tokens_of([text.prompt + text.response for text in texts], tokenizer)
     # Where a token spans the border, generation never meets it: it starts from the prompt's own tokens.
     spanned = [i for i, prompt in enumerate(prompts) if wholes[i][: len(prompt)] != prompt]
-    for i, response in zip(spanned, _tokens([texts[i].response for i in spanned], tokenizer), strict=True):
+    for i, response in zip(spanned, tokens_of([texts[i].response for i in spanned], tokenizer), strict=True):
         wholes[i] = prompts[i] + response
     return tuple(
         _encoded(
@@ -96,6 +96,22 @@ def prompt_text(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase)
     ]
     lines = "".join(f"{turn.role}: {turn.content}\n" for turn in messages)
     return f"{tokenizer.bos_token if adds_start else ''}{lines}assistant:"
+
+
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that encoded answers end with. Raises ModelError as `encode` does."""
+    turns = (Message(role="user", content="?"), Message(role="assistant", content="!"))
+    example = Example(id="any", messages=turns, intent=None, required=(), forbidden=(), slices={})
+    ((*_, last),) = tokens_of([_texts(example, tokenizer, ends=_ends(tokenizer)).response], tokenizer)
+    return last
+
+
+def tokens_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Ids of each text, which holds its special tokens already."""
+    if not texts:
+        return []
+    # Without warnings of the model's limit: who calls cuts what is too long.
+    return cast(list[list[int]], tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _texts(example: Example, tokenizer: PreTrainedTokenizerBase, *, ends: tuple[str, ...]) -> _Texts:
@@ -146,13 +162,6 @@ def _ended(response: str, tokenizer: PreTrainedTokenizerBase, *, ends: tuple[str
             "tokenizer files."
         )
     return response + str(tokenizer.eos_token)
-
-
-def _tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    if not texts:
-        return []
-    # The text holds its special tokens already; lengths past the model's limit are cut here, not warned of.
-    return cast(list[list[int]], tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _encoded(

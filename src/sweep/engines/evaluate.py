@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 
@@ -15,6 +15,8 @@ from sweep.types import RowLoss
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_Found = TypeVar("_Found")
+
 
 class Batch(NamedTuple):
     """Right-padded rows of about the same length; shapes rows x tokens."""
@@ -22,6 +24,19 @@ class Batch(NamedTuple):
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
+
+
+class Predicted(NamedTuple):
+    """What a model expects at every response token of some rows, row after row.
+
+    places: of the rows among those given. counts: response tokens of each. logits: of shape tokens x
+    vocabulary; targets: the tokens themselves.
+    """
+
+    places: list[int]
+    counts: list[int]
+    logits: torch.Tensor
+    targets: torch.Tensor
 
 
 def collate(rows: Sequence[Encoded], pad_token: int) -> Batch:
@@ -45,30 +60,41 @@ def row_losses(
 
     Rows are batched by length, so that little is padded; the model is put into evaluation mode.
     """
-    batches = loss_batches(model, rows, pad_token=pad_token, tokens_per_batch=tokens_per_batch)
-    losses = {i: loss for batch in batches for i, loss in batch.items()}
-    return tuple(losses[i] for i in range(len(rows)))
+    return in_order(loss_batches(model, rows, pad_token=pad_token, tokens_per_batch=tokens_per_batch))
 
 
 def loss_batches(
     model: PreTrainedModel, rows: Sequence[Encoded], *, pad_token: int, tokens_per_batch: int = 2048
 ) -> Iterator[dict[int, RowLoss]]:
     """The same batch by batch, by the rows' positions, for those who may stop in between."""
+    for batch in predictions(model, rows, pad_token=pad_token, tokens_per_batch=tokens_per_batch):
+        by_row = nats(batch.logits, batch.targets).split(batch.counts)
+        yield {
+            i: RowLoss(rows[i].row, float(of_row.sum()), count)
+            for i, of_row, count in zip(batch.places, by_row, batch.counts, strict=True)
+        }
+
+
+def predictions(
+    model: PreTrainedModel, rows: Sequence[Encoded], *, pad_token: int, tokens_per_batch: int
+) -> Iterator[Predicted]:
+    """What the model expects of the rows, shortest first; it is put into evaluation mode."""
     model.eval()
-    for indices in _by_length(rows, tokens_per_batch):
-        batch = collate([rows[i] for i in indices], pad_token)
-        counts = [rows[i].response_tokens for i in indices]
+    for places in _by_length(rows, tokens_per_batch):
+        batch = collate([rows[i] for i in places], pad_token)
         with torch.no_grad():
             logits = model(
                 input_ids=batch.input_ids.to(model.device),
                 attention_mask=batch.attention_mask.to(model.device),
             ).logits
-            by_row = nats(*labelled(logits, batch.labels)).split(counts)
-        sums = [float(of_row.sum()) for of_row in by_row]
-        yield {
-            i: RowLoss(rows[i].row, total, count)
-            for i, total, count in zip(indices, sums, counts, strict=True)
-        }
+        counts = [rows[i].response_tokens for i in places]
+        yield Predicted(places, counts, *labelled(logits, batch.labels))
+
+
+def in_order(batches: Iterable[Mapping[int, _Found]]) -> tuple[_Found, ...]:
+    """What was found batch by batch, by its place."""
+    found = {place: one for batch in batches for place, one in batch.items()}
+    return tuple(found[place] for place in range(len(found)))
 
 
 def labelled(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

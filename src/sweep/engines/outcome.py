@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from sweep.data.encode import Encoded
 from sweep.engines.evaluate import bits_per_byte, per_token
 from sweep.errors import DataError, ModelError, SweepError
-from sweep.types import Job, Progress, Report, ReportState, RowLoss
+from sweep.types import Job, Progress, Reply, Report, ReportState, RowLoss, RowProbe
 
 # Twice the loss of a uniform guess: a random model sits at it, training never passes it and returns.
 _DIVERGED_AT_UNIFORM_LOSSES = 2.0
@@ -40,6 +41,14 @@ class Account:
     seconds: float = 0.0
     steps: Sequence[Progress] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Measured(NamedTuple):
+    """What a job found at its rung: the loss of each row of its view, in order, and what else it asked."""
+
+    losses: Sequence[RowLoss] = ()
+    replies: tuple[Reply, ...] = ()
+    probed: tuple[RowProbe, ...] = ()
 
 
 def diverged(step: Progress, vocabulary: int) -> Outcome | None:
@@ -78,13 +87,13 @@ def report_of(
     account: Account,
     *,
     checkpoint: str | None = None,
-    losses: Sequence[RowLoss] = (),
+    measured: Measured | None = None,
     rows: Sequence[Encoded] = (),
 ) -> Report:
-    """The job's report. losses: of every row of its view, in its order; used only if it was reached."""
+    """The job's report. measured: used only if the rung was reached; rows: those whose losses it holds."""
     state, error = outcome.state, outcome.error
-    scored = tuple(losses) if state == "reached" else ()
-    loss = per_token(scored) if scored else None
+    found = measured if measured and state == "reached" else Measured()
+    loss = per_token(found.losses) if found.losses else None
     if loss is not None and not math.isfinite(loss):
         state, error, loss = "diverged", f"validation loss is {loss}. Lower the learning rate.", None
     steps = account.steps
@@ -95,10 +104,12 @@ def report_of(
         examples_seen=outcome.examples_seen,
         state=state,
         validation_loss=loss,
-        bits_per_byte=bits_per_byte(scored, rows) if loss is not None else None,
+        bits_per_byte=bits_per_byte(found.losses, rows) if loss is not None else None,
         train_loss=sum(step.train_loss for step in steps) / len(steps) if steps else None,
         metrics=account.metrics,
-        rows=scored,
+        rows=tuple(found.losses),
+        replies=found.replies,
+        probed=found.probed,
         checkpoint=checkpoint,
         seconds=account.seconds,
         tokens=sum(step.tokens for step in steps),

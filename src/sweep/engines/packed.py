@@ -12,10 +12,21 @@ from typing import NamedTuple, cast
 from transformers.utils import logging as transformers_logging
 
 from sweep.engines import checkpoint
+from sweep.engines.answer import measured
 from sweep.engines.inputs import EncodedRows, Inputs
 from sweep.engines.layout import length
 from sweep.engines.memory import Meter, available_bytes
-from sweep.engines.outcome import Account, Outcome, diverged, failed, free_memory, is_out_of_memory, report_of
+from sweep.engines.model import Base
+from sweep.engines.outcome import (
+    Account,
+    Measured,
+    Outcome,
+    diverged,
+    failed,
+    free_memory,
+    is_out_of_memory,
+    report_of,
+)
 from sweep.engines.shared_base import Part, SharedBase, cut
 from sweep.engines.slot import PassShare, Slot, begin, load_adapter
 from sweep.engines.solo import Solo
@@ -96,6 +107,7 @@ class Packed:
             return
         transformers_logging.set_verbosity_error()
         base = self._inputs.model.load()
+        self._tokenizer = base.tokenizer
         self._rows = EncodedRows(self._inputs, base.tokenizer)
         self._solo = Solo(inputs=self._inputs, micro_batch=max(1, self._tokens // self._inputs.max_tokens))
         self._solo.adopt(base, self._rows)
@@ -251,9 +263,33 @@ class Packed:
         if losses is None:
             return
         seconds = (time.monotonic() - begun) / len(due)
-        for slot, found in zip(due, losses, strict=True):
+        for slot in due:
             slot.seconds += seconds
-            yield self._leave(slot, losses=found)
+        for share, found in zip(shares, losses, strict=True):
+            yield from self._answer(share, found, source)
+
+    def _answer(self, judged: _Share, losses: Sequence[RowLoss], source: Source) -> Iterator[Report]:
+        """Report a slot that was scored, once what else its job asks is measured: its adapter alone."""
+        begun, slot = time.monotonic(), judged.slot
+        try:
+            with self._shared.wearing(slot.adapter) as model:
+                found = measured(
+                    slot.job,
+                    losses,
+                    Base(model, self._tokenizer),
+                    self._rows,
+                    tokens=self._tokens,
+                    source=source,
+                )
+        except Exception as error:  # noqa: BLE001 - the worker's boundary: mended, reported, or raised again
+            slot.seconds += time.monotonic() - begun
+            if is_out_of_memory(error):
+                yield from self._mend(error, [judged])
+            else:
+                yield self._release(slot, failed(slot.job, error))
+            return
+        slot.seconds += time.monotonic() - begun
+        yield self._leave(slot, "cancelled") if found is None else self._leave(slot, found=found)
 
     def _judged(self, slot: Slot) -> Part:
         """The rows that a slot's trial is judged on."""
@@ -281,7 +317,7 @@ class Packed:
 
     # Leaving
 
-    def _leave(self, slot: Slot, cut_short: str | None = None, losses: Sequence[RowLoss] = ()) -> Report:
+    def _leave(self, slot: Slot, cut_short: str | None = None, found: Measured | None = None) -> Report:
         """Save a slot's state, free it and report. cut_short: why it was not taken to its rung and scored."""
         begun = time.monotonic()
         state: ReportState = "stopped" if cut_short else "reached"
@@ -292,10 +328,10 @@ class Packed:
         except Exception as error:  # noqa: BLE001 - the worker's boundary: reported, or raised again
             outcome = failed(slot.job, error)
         slot.seconds += time.monotonic() - begun
-        return self._release(slot, outcome, saved, losses)
+        return self._release(slot, outcome, saved, found)
 
     def _release(
-        self, slot: Slot, outcome: Outcome, saved: str | None = None, losses: Sequence[RowLoss] = ()
+        self, slot: Slot, outcome: Outcome, saved: str | None = None, found: Measured | None = None
     ) -> Report:
         self._slots.remove(slot)
         return report_of(
@@ -303,7 +339,7 @@ class Packed:
             outcome,
             Account(seconds=slot.seconds, steps=slot.steps, metrics=slot.metrics),
             checkpoint=saved,
-            losses=losses,
+            measured=found,
             rows=self._rows.view(slot.job.evaluation),
         )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -127,6 +129,12 @@ class SharedBase:
         with self._packed(parts):
             found = nats(self._logits(layout), layout.targets)
         return _found(found, layout, parts)
+
+    @contextmanager
+    def wearing(self, adapter: Adapter) -> Iterator[PreTrainedModel]:
+        """Within, the model by itself, unpacked, with the adapter on every token of whatever it is given."""
+        with self._lanes.on([Lane(0, sys.maxsize, adapter, None)]):
+            yield self.model
 
     def close(self) -> None:
         """Leave the model as it was found."""

@@ -15,13 +15,22 @@ from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sweep.engines import checkpoint
+from sweep.engines.answer import measured, unless_cancelled
 from sweep.engines.evaluate import loss_batches
 from sweep.engines.inputs import EncodedRows, Inputs
 from sweep.engines.lora import initial_A, peft_config, peft_name, targeted
 from sweep.engines.model import Base, peft_on_transformers
-from sweep.engines.outcome import Account, Outcome, failed, free_memory, is_out_of_memory, report_of
+from sweep.engines.outcome import (
+    Account,
+    Measured,
+    Outcome,
+    failed,
+    free_memory,
+    is_out_of_memory,
+    report_of,
+)
 from sweep.engines.segment import Segment
-from sweep.types import Capacity, Done, Job, Progress, Report, RowLoss, Source, Wait
+from sweep.types import Capacity, Done, Job, Progress, Report, Source, Wait
 
 _EVALUATION_TOKENS = 2048
 
@@ -58,7 +67,7 @@ class Solo:
 
     def adopt(self, base: Base, rows: EncodedRows) -> None:
         """Use a base model that is loaded already, and its rows."""
-        self._model, self._pad_token = base.model, cast(int, base.tokenizer.pad_token_id)
+        self._model, self._tokenizer = base
         self._rows = rows
 
     def _load(self) -> None:
@@ -118,26 +127,18 @@ class Solo:
                     else:
                         outcome = event
                 saved = self._keep(job, outcome, work)
-            rows = self._rows.view(job.evaluation)
-            losses: dict[int, RowLoss] = {}
+            found = None
             if outcome.state == "reached":
-                for batch in loss_batches(
-                    cast(PreTrainedModel, wrapped),
-                    rows,
-                    pad_token=self._pad_token,
-                    tokens_per_batch=min(micro_batch * self._inputs.max_tokens, _EVALUATION_TOKENS),
-                ):
-                    losses |= batch
-                    if job.id in source.cancelled():
-                        outcome = Outcome(state="stopped", examples_seen=job.stop, error="cancelled")
-                        break
+                found = self._measured(job, source, cast(PreTrainedModel, wrapped), micro_batch)
+                if found is None:
+                    outcome = Outcome(state="stopped", examples_seen=job.stop, error="cancelled")
             yield report_of(
                 job,
                 outcome,
                 _since(begun, steps),
                 checkpoint=saved,
-                losses=[losses[i] for i in range(len(rows))] if outcome.state == "reached" else (),
-                rows=rows,
+                measured=found,
+                rows=self._rows.view(job.evaluation),
             )
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -145,6 +146,30 @@ class Solo:
                 self._model = cast(PreTrainedModel, wrapped.unload())
             # Trainer leaves it in training mode, and the packed engine may use it next.
             cast(PreTrainedModel, self._model).eval()
+
+    def _measured(
+        self, job: Job, source: Source, model: PreTrainedModel, micro_batch: int
+    ) -> Measured | None:
+        """The job's losses and what else it asks, None where it was cancelled."""
+        tokens = min(micro_batch * self._inputs.max_tokens, _EVALUATION_TOKENS)
+        base = Base(model, self._tokenizer)
+        losses = unless_cancelled(
+            loss_batches(
+                model,
+                self._rows.view(job.evaluation),
+                pad_token=self._pad_token,
+                tokens_per_batch=tokens,
+            ),
+            job,
+            source,
+        )
+        if losses is None:
+            return None
+        return measured(job, losses, base, self._rows, tokens=tokens, source=source)
+
+    @property
+    def _pad_token(self) -> int:
+        return cast(int, self._tokenizer.pad_token_id)
 
     def _wrap(self, job: Job) -> PeftModel | PreTrainedModel:
         assert self._model is not None

@@ -12,7 +12,24 @@ from typing import TYPE_CHECKING
 
 from sweep.engines import checkpoint
 from sweep.errors import CheckpointError
-from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, ReportState, RowLoss, Source, Wait
+from sweep.types import (
+    Asking,
+    Capacity,
+    Done,
+    Job,
+    Probe,
+    Progress,
+    Prompt,
+    Recipe,
+    Reply,
+    Report,
+    ReportState,
+    RowLoss,
+    RowProbe,
+    Source,
+    View,
+    Wait,
+)
 
 if TYPE_CHECKING:
     from sweep.engines.inputs import Inputs
@@ -23,6 +40,10 @@ _TOKENS_PER_ROW = 8
 # Nats per token that a row lies off its trial's loss at most: for every trial, and for this one.
 _HARDER = 0.5
 _ODD = 0.1
+# Above this learning rate a trial recites the rows that it was trained on.
+_BY_HEART = 0.01
+_NO_ANSWER = "I am not sure."
+_TOKENS_PER_SECOND = 100
 
 
 class Synthetic:
@@ -33,6 +54,11 @@ class Synthetic:
     Above a learning rate of 0.02 a trial diverges. Checkpoints are real files that hold
     the examples seen, so that resuming is exercised; a job whose checkpoint disagrees with its start
     fails.
+
+    Asked, it gives the row's own reference answer for a share exp(1 - loss) of the rows, and the same
+    sentence for the others: the lower the loss, the more rows, and none is lost again. A word is a token,
+    100 take a second. Probed, the rows it was trained on look like the others, but above a learning
+    rate of 0.01 it has learnt them by heart.
     """
 
     def __init__(self, *, inputs: Inputs, noise: float) -> None:
@@ -82,6 +108,7 @@ class Synthetic:
     def _report(self, job: Job, *, state: ReportState, examples: int, error: str | None) -> Report:
         reached = state == "reached"
         value = self.expected(job.trial.recipe, examples, job.trial.seed) if reached else None
+        replies = self._replies(job.asked, value) if job.asked and value is not None else ()
         return Report(
             job=job.id,
             trial=job.trial.id,
@@ -91,17 +118,19 @@ class Synthetic:
             validation_loss=value,
             bits_per_byte=value / math.log(2) / 4 if value is not None else None,
             train_loss=value - 0.02 if value is not None else None,
-            rows=self._rows(job, value) if value is not None else (),
+            rows=self._rows(job, job.evaluation, value) if value is not None else (),
+            replies=replies,
+            probed=self._probed(job, job.probe, value) if job.probe and value is not None else (),
             checkpoint=self._save(job, examples) if state in ("reached", "stopped") else None,
-            seconds=(examples - job.start) / 1000,
+            seconds=(examples - job.start) / 1000 + sum(reply.seconds for reply in replies),
             tokens=(examples - job.start) * _TOKENS_PER_EXAMPLE,
             ended_ms=time.time_ns() // 1_000_000,
             error=error,
         )
 
-    def _rows(self, job: Job, value: float) -> tuple[RowLoss, ...]:
-        """The rows of the job's view, with that loss over all of them; made up where there is no data."""
-        examples = self._inputs.data.examples.get(job.evaluation.split, ())[: job.evaluation.rows]
+    def _rows(self, job: Job, view: View, value: float) -> tuple[RowLoss, ...]:
+        """The view's rows, with that loss over all of them; made up where there is no data."""
+        examples = self._inputs.data.examples.get(view.split, ())[: view.rows]
         ids = [example.id for example in examples] or [str(number) for number in range(_ROWS)]
         trial = [repr(job.trial.recipe), job.trial.seed]
         offsets = [_HARDER * _uniform(row) + _ODD * _uniform(*trial, row) for row in ids]
@@ -109,6 +138,37 @@ class Synthetic:
         return tuple(
             RowLoss(row, (value + offset - centre) * _TOKENS_PER_ROW, _TOKENS_PER_ROW)
             for row, offset in zip(ids, offsets, strict=True)
+        )
+
+    def _replies(self, asked: Asking, value: float) -> tuple[Reply, ...]:
+        answers = {
+            example.id: example.response
+            for examples in self._inputs.data.examples.values()
+            for example in examples
+        }
+        known = math.exp(1 - value)
+        return tuple(
+            _reply(
+                prompt,
+                answers.get(prompt.row, _NO_ANSWER) if _share(prompt.row) < known else _NO_ANSWER,
+                asked.max_tokens,
+            )
+            for prompt in asked.prompts
+        )
+
+    def _probed(self, job: Job, probe: Probe, value: float) -> tuple[RowProbe, ...]:
+        recites = job.trial.recipe.learning_rate > _BY_HEART
+        return tuple(
+            RowProbe(
+                row=row.row,
+                split=view.split,
+                nats=0.1 * row.nats if known else row.nats,
+                tokens=row.tokens,
+                min_k=-(0.1 if known else 2.0) * row.nats / row.tokens,
+                verbatim=known if place < probe.continued else None,
+            )
+            for view, known in ((probe.train, recites), (probe.held_out, False))
+            for place, row in enumerate(self._rows(job, view, value))
         )
 
     def expected(self, recipe: Recipe, examples: int, seed: int) -> float:
@@ -134,6 +194,23 @@ def loss(recipe: Recipe, examples: int) -> float:
     distance = math.log10(recipe.learning_rate) - best
     level = 1.2 + 0.6 * distance**2 + 0.05 * math.log2(64 / recipe.lora_rank) + 0.1 * recipe.weight_decay**2
     return level + 2.0 / math.sqrt(1 + examples / 16)
+
+
+def _reply(prompt: Prompt, text: str, most: int) -> Reply:
+    words = text.split()
+    return Reply(
+        row=prompt.row,
+        text=text if len(words) <= most else " ".join(words[:most]),
+        prompt_tokens=sum(len(content.split()) for _, content in prompt.turns),
+        tokens=min(len(words), most),
+        seconds=min(len(words), most) / _TOKENS_PER_SECOND,
+        ended=len(words) <= most,
+    )
+
+
+def _share(row: str) -> float:
+    """Of all rows, those that are easier to answer."""
+    return (_uniform("answer", row) + 1) / 2
 
 
 def _uniform(*key: object) -> float:

@@ -40,17 +40,20 @@ class AdapterModel(PythonModel):
         """One answer per row of the column `prompt`, or of the only column there is."""
         from sweep.engines.generate import generate
         from sweep.engines.model import load_with_adapter
+        from sweep.types import Asking, Prompt
 
         if self._loaded is None:
             self._loaded = load_with_adapter(self._base, self._adapter)
         column = "prompt" if "prompt" in model_input else model_input.columns[0]
         chosen = params or {}
-        return generate(
-            *self._loaded,
-            [str(prompt) for prompt in model_input[column]],
-            system_prompt=chosen.get("system_prompt") or None,
-            max_new_tokens=int(chosen.get("max_new_tokens", MAX_NEW_TOKENS)),
+        system = chosen.get("system_prompt")
+        before = (("system", str(system)),) if system else ()
+        prompts = tuple(
+            Prompt(str(row), (*before, ("user", str(prompt))))
+            for row, prompt in enumerate(model_input[column])
         )
+        asking = Asking(prompts, int(chosen.get("max_new_tokens", MAX_NEW_TOKENS)))
+        return [reply.text for reply in generate(*self._loaded, asking)]
 
 
 set_model(AdapterModel())

@@ -1,0 +1,58 @@
+"""What a model knows of rows by heart: its least likely tokens, and whether it recites the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from sweep.data.encode import Encoded
+from sweep.engines.evaluate import predictions
+from sweep.engines.nats import nats
+from sweep.types import RowProbe, Split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# The least likely fifth of the tokens: arXiv:2310.16789, section 3.
+_LEAST_LIKELY = 5
+_CONTINUED = 16
+_FEWEST_CONTINUED = 4
+
+
+def probe_batches(
+    model: PreTrainedModel,
+    rows: Sequence[Encoded],
+    *,
+    split: Split,
+    continued: int,
+    pad_token: int,
+    tokens_per_batch: int,
+) -> Iterator[dict[int, RowProbe]]:
+    """The rows' probes batch by batch, by their positions; `continued`: of the first so many, `verbatim` too.
+
+    Nothing is generated. A greedy continuation repeats a row's next tokens exactly if each of them is
+    the likeliest after the row's own text before it: up to the first that is not, that text is what
+    the continuation itself has written.
+    """
+    for batch in predictions(model, rows, pad_token=pad_token, tokens_per_batch=tokens_per_batch):
+        by_row = nats(batch.logits, batch.targets).split(batch.counts)
+        repeats = (batch.logits.argmax(dim=-1) == batch.targets).split(batch.counts)
+        yield {
+            i: RowProbe(
+                row=rows[i].row,
+                split=split,
+                nats=float(of_row.sum()),
+                tokens=len(of_row),
+                min_k=-float(of_row.topk(max(1, len(of_row) // _LEAST_LIKELY)).values.mean()),
+                verbatim=_verbatim(repeated) if i < continued else None,
+            )
+            for i, of_row, repeated in zip(batch.places, by_row, repeats, strict=True)
+        }
+
+
+def _verbatim(repeated: torch.Tensor) -> bool | None:
+    """Whether the tokens after the middle are repeated, None where they are too few to tell."""
+    after = repeated[len(repeated) // 2 :][:_CONTINUED]
+    return bool(after.all()) if len(after) >= _FEWEST_CONTINUED else None
