@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import subprocess
@@ -11,13 +12,17 @@ from pathlib import Path
 
 from sweep.config import Config, dump
 from sweep.data.audit.finding import Audited
+from sweep.data.general import general_examples
 from sweep.data.load import load
 from sweep.data.split import DataSet, split
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import ModelSource, describe
+from sweep.evaluation.outcomes import Judge
 from sweep.stages.audit import audit_data
+from sweep.stages.baselines import Baselines
+from sweep.stages.yardstick import Yardstick
 from sweep.tracking.record import SweepRecord
-from sweep.types import Backend
+from sweep.types import Backend, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +75,45 @@ def assemble(config: Config, *, model: ModelSource | None = None) -> Assembly:
     data = split(load(config.data), config.data.split, seed=config.seed)
     source: ModelSource = model or config.model.build()
     folder = Path(config.output)
+    # What a model forgets is measured on text that the data knows nothing of.
+    rows = dataclasses.replace(data, examples={**data.examples, "general": general_examples()})
     inputs = Inputs(
-        model=source, data=data, max_tokens=config.data.max_tokens, folder=folder.resolve() / "checkpoints"
+        model=source, data=rows, max_tokens=config.data.max_tokens, folder=folder.resolve() / "checkpoints"
     )
     make_engine = functools.partial(config.engine.build, inputs=inputs)
     backend: Backend = config.backend.build(make_engine=make_engine)
     return Assembly(config=config, data=data, model=source, backend=backend, folder=folder)
+
+
+def yardstick_of(assembly: Assembly) -> Yardstick:
+    """What models are measured by on this data."""
+    config, data = assembly.config, assembly.data
+    objective = config.objective.build()
+    judge = None
+    if objective.needs_replies:
+        scorers = {name: target.build() for name, target in config.scorers.items()}
+        judge = Judge(objective, scorers, data.examples["validation"])
+    return Yardstick(
+        objective=objective,
+        judge=judge,
+        data=data,
+        reply_tokens=config.evaluation.reply_tokens,
+        metrics={name: target.build() for name, target in config.metrics.items()},
+    )
+
+
+def baselines_of(assembly: Assembly, yardstick: Yardstick) -> Baselines:
+    """The simpler ways, to be asked of the base model."""
+    config = assembly.config
+    return Baselines(
+        ways={name: target.build() for name, target in config.baselines.items()},
+        yardstick=yardstick,
+        backend=assembly.backend,
+        base=Trial(
+            id="base", number=None, recipe=config.recipe, seed=config.seed, base=assembly.model.identity
+        ),
+        path=assembly.folder / "baselines.json",
+    )
 
 
 def audited(assembly: Assembly) -> Audited:

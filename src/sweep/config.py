@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sweep.data.source import DataSource
     from sweep.evaluation.guards import Guards
     from sweep.search.space import Space
+    from sweep.stages.finalists import Confirm
     from sweep.tracking.mlflow import Tracking
 
 _KEYS = (
@@ -41,6 +42,7 @@ _KEYS = (
     "storage",
     "tracking",
     "evaluation",
+    "confirm",
     "metric",
     "scorer",
     "objective",
@@ -64,10 +66,14 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """rows: of the validation split, scored at the last rung; None for all. least_rows: at any rung."""
+    """rows: of the validation split, scored at the last rung; None for all. least_rows: at any rung.
+
+    reply_tokens: new ones of a reply, at most.
+    """
 
     rows: int | None
     least_rows: int
+    reply_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +100,7 @@ class Config:
     storage: str = field(repr=False)
     tracking: Tracking = field(repr=False)
     evaluation: Evaluation
+    confirm: Confirm
     metrics: Mapping[str, Target]
     scorers: Mapping[str, Target]
     objective: Target
@@ -145,6 +152,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     from sweep.evaluation.guards import Guards
     from sweep.search.ranges import validate_recipe
     from sweep.search.scheduler import Scheduler
+    from sweep.stages.finalists import Confirm
     from sweep.tracking.mlflow import Tracking
 
     composition = compose_plain(overrides, working_directory)
@@ -189,6 +197,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         scheduler=target("scheduler", Scheduler),
         storage=convert(str, node["storage"], "storage"),
         tracking=build(Tracking, node["tracking"], "tracking"),
+        confirm=build(Confirm, node["confirm"], "confirm"),
         metrics=read_metrics(node["metric"], trusted),
         scorers=read_scorers(node["scorer"], trusted),
         objective=read_objective(node["objective"], trusted),
@@ -281,6 +290,7 @@ def _check_top(node: Mapping[str, object]) -> None:
 
 def _check_ranges(config: _Plain) -> None:
     rows, least, minutes = config.evaluation.rows, config.evaluation.least_rows, config.budget.minutes
+    reply = config.evaluation.reply_tokens
     named = re.fullmatch(r"[A-Za-z0-9_.-]+", config.experiment) and config.experiment.strip(".")
     folder = Path(config.output).expanduser().resolve()
     own = config.output and folder not in (Path.home(), *Path.cwd().parents, Path.cwd())
@@ -291,6 +301,7 @@ def _check_ranges(config: _Plain) -> None:
         ("budget.minutes", minutes, minutes is None or minutes > 0, "above 0, or null for no limit"),
         ("evaluation.rows", rows, rows is None or rows >= 1, "at least 1, or null for all"),
         ("evaluation.least_rows", least, least >= 1, "at least 1"),
+        ("evaluation.reply_tokens", reply, reply >= 1, "at least 1"),
         ("data.max_tokens", config.data.max_tokens, config.data.max_tokens >= 16, "at least 16"),
         ("output", config.output, own, "a folder of its own, such as runs/mine"),
     ]

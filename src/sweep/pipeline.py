@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 from sweep.analysis.effects import effects_of
-from sweep.assembly import Assembly, assemble, audited, git_commit, record_of
+from sweep.assembly import (
+    Assembly,
+    assemble,
+    audited,
+    baselines_of,
+    git_commit,
+    record_of,
+    yardstick_of,
+)
 from sweep.commands import interruptible
 from sweep.config import Config
 from sweep.data.audit.finding import Audited
 from sweep.driver import only_driver
 from sweep.errors import TrainingError
-from sweep.evaluation.compare import Confirmation
-from sweep.reporting.console import Transcript, tell_audit, tell_comparison, tell_confirmation, tell_effects
+from sweep.evaluation.confirmation import Confirmation
+from sweep.reporting.console import (
+    Transcript,
+    tell_audit,
+    tell_baselines,
+    tell_comparison,
+    tell_confirmation,
+    tell_effects,
+)
 from sweep.reporting.html import write_report
 from sweep.reporting.live import Scoreboard, duration
 from sweep.reporting.summary import as_markdown
@@ -29,7 +44,9 @@ from sweep.search.stored import StoredStudy, read_study
 from sweep.search.study import Study
 from sweep.stages.analyse import log_effects
 from sweep.stages.audit import log_audit, require_fit
-from sweep.stages.confirm import Record, confirm
+from sweep.stages.baselines import Baselines, Tried, log_baselines
+from sweep.stages.confirm import Confirmed, confirm, simpler_from
+from sweep.stages.finalists import Finalists
 from sweep.stages.publish import publish
 from sweep.stages.untrained import expectation, score_base
 from sweep.tracking.best import training_command
@@ -49,6 +66,8 @@ class Pipeline:
         self._storage = open_storage(config.storage)
         self._told = Transcript()
         self._begun = time.monotonic()
+        # Trainings outside the search, by id.
+        self._others: dict[str, Standing] = {}
 
     def run(self) -> int:
         """All stages; the exit code."""
@@ -67,9 +86,13 @@ class Pipeline:
             tracker = self._open_tracker(record, study)
             log_audit(checked, tracker, assembly.folder)
             with closing(assembly.backend), tracker:
+                yardstick = yardstick_of(assembly)
+                baselines = baselines_of(assembly, yardstick)
+                tried = self._try_baselines(baselines, study, tracker)
                 self._tell_expectation(assembly, study)
                 self._search(assembly, study, tracker)
-                self._conclude(assembly, study, tracker, checked)
+                confirmed = self._confirm(assembly, study, baselines, tried, tracker)
+                self._conclude(assembly, study, confirmed, checked, tracker)
         return 0
 
     # Stages
@@ -130,9 +153,21 @@ class Pipeline:
         )
 
     def _open_tracker(self, record: SweepRecord, study: Study) -> Tracker:
-        tracker = Tracker(self._config.tracking, record, study.standing)
+        def standing(trial: str) -> Standing:
+            return self._others[trial] if trial in self._others else study.standing(trial)
+
+        tracker = Tracker(self._config.tracking, record, standing)
         tracker.sync(study.standings)
         return tracker
+
+    def _try_baselines(self, baselines: Baselines, study: Study, tracker: Tracker) -> tuple[Tried, ...]:
+        objective = baselines.yardstick.objective
+        tried = baselines.tried(View("confirm", self._config.confirm.rows))
+        simpler = [simpler_from(one) for one in tried]
+        study.note("baselines", {"found": [asdict(one) for one in simpler]})
+        log_baselines(tried, tracker)
+        tell_baselines(self._told, simpler, objective)
+        return tried
 
     def _tell_expectation(self, assembly: Assembly, study: Study) -> None:
         report = score_base(study, assembly.backend)
@@ -156,35 +191,50 @@ class Pipeline:
             search(study, assembly.backend, [tracker, board])
         tracker.sync(study.standings)
 
-    def _conclude(self, assembly: Assembly, study: Study, tracker: Tracker, checked: Audited) -> None:
-        config, best = self._config, study.best
-        if best is None:
+    def _confirm(
+        self,
+        assembly: Assembly,
+        study: Study,
+        baselines: Baselines,
+        tried: Sequence[Tried],
+        tracker: Tracker,
+    ) -> Confirmed:
+        if study.best is None:
             raise TrainingError(_no_result(study))
-        defaults = study.standing("0")
-        confirmation = confirm(
-            best,
-            defaults,
-            assembly.backend,
-            groups=assembly.data.groups,
-            seed=config.seed,
-            metrics=study.plan.metrics,
-            record=Record(path=assembly.folder / "confirm.json", study=study.fingerprint),
+        finals = Finalists(
+            study=study,
+            yardstick=baselines.yardstick,
+            backend=assembly.backend,
+            asked=self._config.confirm,
+            probe=None,
+            folder=assembly.folder,
         )
-        study.note("confirmation", asdict(confirmation))
-        tell_confirmation(self._told, confirmation)
+        confirmed = confirm(finals, baselines, tried, guards=self._config.guards, violations={})
+        study.note("confirmation", asdict(confirmed.confirmation))
+        self._others = {run.trial.id: run for run in confirmed.runs}
+        tracker.sync(confirmed.runs)
+        tell_confirmation(self._told, confirmed.confirmation)
+        return confirmed
+
+    def _conclude(
+        self, assembly: Assembly, study: Study, confirmed: Confirmed, checked: Audited, tracker: Tracker
+    ) -> None:
+        config, leader = self._config, study.best
+        assert leader is not None
         effects = effects_of(study.standings, config.space, seed=config.seed)
         log_effects(effects, tracker)
         tell_effects(self._told, effects)
         published = publish(
-            self._best_config(assembly, study, best, confirmation, checked, tracker.parent_run_id),
-            best,
+            self._best_config(assembly, study, confirmed.confirmation, checked, tracker.parent_run_id),
+            confirmed.winner,
             tracker,
             config.tracking,
             folder=assembly.folder,
             system_prompt=config.data.system_prompt,
         )
         handed = Handed(
-            trial=best.trial.id,
+            trial=confirmed.confirmation.trial,
+            leader=leader.trial.id,
             best=str(published.path),
             adapter=f"{published.adapter.uri} ({published.adapter.alias})" if published.adapter else None,
             look=tracker.ui_command(),
@@ -201,11 +251,11 @@ class Pipeline:
         self,
         assembly: Assembly,
         study: Study,
-        best: Standing,
         confirmation: Confirmation,
         checked: Audited,
         mlflow_run: str,
     ) -> BestConfig:
+        best, first, second = study.standing(confirmation.trial), confirmation.winner, confirmation.defaults
         assert best.trial.number is not None
         return BestConfig(
             recipe=best.trial.recipe,
@@ -218,9 +268,13 @@ class Pipeline:
             data_fingerprint=assembly.data.fingerprint,
             fingerprint=study.fingerprint,
             validation=_validation(best, study.plan.metrics),
-            confirm=confirmation.best,
-            default_confirm=confirmation.defaults,
-            verdicts=(confirmation.verdict, *checked.verdicts),
+            confirm=first.confirm,
+            default_confirm=second.confirm if second else None,
+            test=first.test,
+            default_test=second.test if second else None,
+            baselines={one.name: one.confirm for one in confirmation.baselines},
+            decision=confirmation.judgement.outcome,
+            verdicts=(confirmation.judgement.verdict, *confirmation.verdicts, *checked.verdicts),
             git_commit=git_commit(),
             mlflow_run=mlflow_run,
             overrides=self._config.overrides,

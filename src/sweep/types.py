@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
-Split = Literal["train", "validation", "confirm", "test", "golden"]
+# "general" is no part of the data: text that has nothing to do with it, which the product ships.
+Split = Literal["train", "validation", "confirm", "test", "golden", "general"]
 ReportState = Literal["reached", "stopped", "diverged", "infeasible", "failed"]
 TrialState = Literal["running", "paused", "complete", "pruned", "diverged", "infeasible", "failed"]
 Severity = Literal["warn", "error"]
+# What to do with a sweep's winner.
+Decision = Literal["ship", "no_evidence", "use_baseline"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "confirm", "test", "golden")
 
@@ -266,9 +269,11 @@ class Verdict:
 class BestConfig:
     """The configuration that production training reuses, and where it came from.
 
-    validation, confirm: of the winner. default_confirm: of the recipe's own values, trained as
-    long; None where they did not come to their end. data_fingerprint: of the rows and their splits.
-    git_commit: of the working directory. overrides: the sweep's command line, without secrets.
+    validation: the winner's loss in the search. confirm, test: what the objective says of it on those splits,
+    the mean of fresh seeds. default_confirm, default_test: the same of the recipe's own values, None where
+    they did not come to their end. baselines: of what answers without training, on the confirm split.
+    decision: what was made of all that. data_fingerprint: of the rows and their splits. git_commit: of the
+    working directory. overrides: the sweep's command line, without secrets.
     """
 
     recipe: Recipe
@@ -283,6 +288,10 @@ class BestConfig:
     validation: Score
     confirm: Score
     default_confirm: Score | None
+    test: Score | None
+    default_test: Score | None
+    baselines: Mapping[str, Score]
+    decision: Decision
     verdicts: tuple[Verdict, ...]
     git_commit: str | None
     mlflow_run: str | None

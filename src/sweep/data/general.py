@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
+from sweep.data.example import Example, Message
 from sweep.paths import packaged_root
 
-
-class Passage(NamedTuple):
-    """Some sentences of general knowledge, to be scored from their first word to the last."""
-
-    id: str
-    text: str
+_ASKED = "Tell me something about the world."
 
 
-def general_passages() -> tuple[Passage, ...]:
-    """The passages that the product ships, in the order of their file, `data/general/general.jsonl`."""
+def general_examples() -> tuple[Example, ...]:
+    """The passages that the product ships, in the order of `data/general/general.jsonl`, each an answer."""
     path = packaged_root() / "data" / "general" / "general.jsonl"
-    return tuple(Passage(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+    passages = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return tuple(
+        Example(
+            id=passage["id"],
+            messages=(
+                Message(role="user", content=_ASKED),
+                Message(role="assistant", content=passage["text"]),
+            ),
+            intent=None,
+            required=(),
+            forbidden=(),
+            slices={},
+        )
+        for passage in passages
+    )

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from sweep.evaluation.rows import Array, Row, by_id, columns, influence, labels, matched, sums
-from sweep.types import Score, Verdict
+from sweep.types import Score
 
 CONFIDENCE = 0.95
 # With fewer, neither an interval nor a p value of `paired_difference` is to be trusted.
@@ -41,21 +41,6 @@ class Difference:
     p_value: float
     rows: int
     clusters: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confirmation:
-    """The winner, the trial of that id, and the defaults on the confirm split.
-
-    defaults, difference (the winner's loss minus theirs, row by row): None where the defaults did
-    not come to their end.
-    """
-
-    trial: str
-    best: Score
-    defaults: Score | None
-    difference: Difference | None
-    verdict: Verdict
 
 
 def loss_score(rows: Sequence[Row]) -> Score:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from sweep.evaluation.compare import CONFIDENCE, FEWEST_CLUSTERS, Difference
 from sweep.evaluation.selection import Better
 from sweep.evaluation.significance import holm
-from sweep.types import Verdict
-
-Outcome = Literal["ship", "no_evidence", "use_baseline"]
+from sweep.types import Decision, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +30,7 @@ class Comparison:
 class Judgement:
     """What to do with the winner, and why. comparisons: with p values adjusted for their number."""
 
-    outcome: Outcome
+    outcome: Decision
     verdict: Verdict
     comparisons: tuple[Comparison, ...]
 
@@ -75,7 +72,7 @@ def judge_winner(
 
 def _decide(
     baseline: Comparison | None, defaults: Comparison | None, *, broken: Sequence[Verdict], better: Better
-) -> tuple[Outcome, str]:
+) -> tuple[Decision, str]:
     """The outcome, and a sentence that says what it rests on and what to do."""
     if baseline is None:
         return "no_evidence", "no baseline was measured, so nobody knows what training is worth: measure one"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,10 +13,12 @@ from rich.table import Table
 
 from sweep.analysis.effects import Effects
 from sweep.data.audit.finding import Audited
-from sweep.evaluation.compare import Confirmation
+from sweep.evaluation.confirmation import Confirmation, Simpler
+from sweep.evaluation.objective import Objective
 from sweep.reporting.live import best_of, duration, examples_left, standings_table
-from sweep.reporting.summary import comparison_of, scored
+from sweep.reporting.summary import comparison_of, measured_of, scored
 from sweep.search.stored import StoredStudy
+from sweep.types import Score
 
 _INDENT = 9
 _WIDE = 160
@@ -71,20 +75,51 @@ def tell_findings(told: Transcript, audited: Audited) -> None:
             told.more(f"and {finding.count - len(finding.rows):,} more")
 
 
+def tell_baselines(told: Transcript, simpler: Sequence[Simpler], objective: Objective[Any]) -> None:
+    """What the simpler ways are worth, and whether one of them is enough."""
+    rows = simpler[0].confirm.examples if simpler else 0
+    told.stage("baseline", f"{objective.name} in {objective.unit} without training, on {rows} confirm rows")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for one in simpler:
+        name = " " * _INDENT + one.name
+        table.add_row(name, scored(one.confirm), _shares(one.confirm), f"[dim]{one.description}[/]")
+    told.console.print(table)
+    if good := [one.name for one in simpler if one.succeeds]:
+        told.more(f"{good[0]} meets the goal already: ask whether it would do before you train")
+    elif objective.verdicts(simpler[0].confirm) if simpler else ():
+        told.more("none of them meets the goal")
+
+
+def _shares(score: Score) -> str:
+    """Of resolved, escalated and wrong, where there are such."""
+    told = [
+        f"{score.metrics[name]:.0%} {name}"
+        for name in ("resolved", "escalated", "wrong")
+        if name in score.metrics
+    ]
+    return ", ".join(told)
+
+
 def tell_confirmation(told: Transcript, confirmation: Confirmation) -> None:
-    """Both scores, their difference and what it means."""
-    first, second, difference = confirmation.best, confirmation.defaults, confirmation.difference
-    beside = f", defaults {scored(second)}" if second else ""
+    """The finalists, the winner against its rivals on test rows, what that means, and what fails."""
+    best = confirmation.winner
     told.stage(
         "confirm",
-        f"on {first.examples} rows that the search never saw: trial {confirmation.trial} "
-        f"{scored(first)}{beside}",
+        f"{len(confirmation.finalists)} finalists with {confirmation.seeds} fresh seeds on "
+        f"{best.confirm.examples} rows that the search never saw: trial {best.trial} is best with "
+        f"{scored(best.confirm)} {confirmation.unit}",
     )
-    message = confirmation.verdict.message
-    if difference:
-        interval = f"{difference.low:+.4f} to {difference.high:+.4f}"
-        message = f"difference {difference.value:+.4f} (95%: {interval}); {message}"
-    told.more(message)
+    for sentence in measured_of(confirmation):
+        told.more(sentence)
+    for verdict in confirmation.verdicts:
+        if not verdict.passed:
+            told.more(
+                f"{'warning' if verdict.severity == 'warn' else 'error'}: {verdict.message} ({verdict.check})"
+            )
+    for one in confirmation.slices:
+        if one.worse:
+            told.more(f"worse for {one.column} {one.value}: {one.difference.value:+.3f} {confirmation.unit}")
+    told.stage("verdict", f"{confirmation.judgement.outcome}: {confirmation.judgement.verdict.message}")
 
 
 def tell_effects(told: Transcript, effects: Effects) -> None:
@@ -97,11 +132,11 @@ def tell_effects(told: Transcript, effects: Effects) -> None:
 
 def tell_comparison(told: Transcript, study: StoredStudy) -> None:
     """The best trial beside the defaults. Nothing where none is complete."""
-    if study.best is None:
+    if study.winner is None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    table.add_column(f"best (trial {study.best.trial.id})", justify="right", style="green")
+    table.add_column(f"best (trial {study.winner.trial.id})", justify="right", style="green")
     table.add_column("defaults (trial 0)", justify="right")
     for row in comparison_of(study):
         table.add_row(*row)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sweep.analysis.axes import sentence, title
 from sweep.analysis.effects import Effects
+from sweep.evaluation.confirmation import Confirmation
 from sweep.reporting.live import parameters_of
 from sweep.search.stored import StoredStudy
 from sweep.types import Score
@@ -20,27 +21,49 @@ class Verdict(NamedTuple):
 
 
 def verdict_of(study: StoredStudy) -> Verdict:
-    """Whether the winner beats the defaults, and by how much; before that, how far the search is."""
+    """What to do with the winner, and by how much it beats whom; before that, how far the search is."""
     confirmation, best = study.confirmation, study.best
     if best is None:
         return Verdict("open", "No trial has come to its end yet.", _progress(study))
-    leads = f"Trial {best.trial.id} leads with a validation loss of {best.loss:.3f}"
     if confirmation is None:
+        leads = f"Trial {best.trial.id} leads with a validation loss of {best.loss:.3f}"
         return Verdict("open", f"{leads}, not confirmed yet.", _progress(study))
-    difference, rows = confirmation.difference, confirmation.best.examples
-    message = f"{sentence(confirmation.verdict.message)}."
-    if difference is None or confirmation.trial == "0":
-        return Verdict("plain", message, f"{leads}.")
-    assert confirmation.defaults is not None
-    numbers = (
-        f"On {rows} rows that the search never saw its loss is {confirmation.best.value:.3f} nats per token, "
-        f"the defaults' {confirmation.defaults.value:.3f}: a difference of {difference.value:+.3f} "
-        f"(95%: {difference.low:+.3f} to {difference.high:+.3f})."
-    )
-    if confirmation.verdict.passed:
-        return Verdict("good", f"Trial {best.trial.id} beats the defaults.", numbers)
-    headline = f"No evidence that trial {best.trial.id} beats the defaults."
-    return Verdict("plain", headline, f"{numbers} {message}")
+    trial = f"trial {confirmation.trial}"
+    headline = {
+        "ship": f"Ship {trial}.",
+        "use_baseline": f"Don't train: {_rival(confirmation)} will do.",
+        "no_evidence": f"No evidence that {trial} is worth shipping.",
+    }[confirmation.judgement.outcome]
+    tone = "good" if confirmation.judgement.outcome == "ship" else "plain"
+    why = f"{sentence(confirmation.judgement.verdict.message)}."
+    return Verdict(tone, headline, " ".join([why, *measured_of(confirmation)]))
+
+
+def measured_of(confirmation: Confirmation) -> list[str]:
+    """Sentences: what the winner is worth on test rows, and by how much that is more than its rivals."""
+    test = confirmation.winner.test
+    if test is None:
+        return []
+    told = [
+        f"On {test.examples} test rows its {confirmation.objective} is {test.value:.3f} {confirmation.unit}, "
+        f"the mean of {confirmation.seeds} fresh seeds."
+    ]
+    for comparison in confirmation.judgement.comparisons:
+        difference = comparison.difference
+        told.append(
+            f"Against {comparison.rival}: {difference.value:+.3f} "
+            f"(95%: {difference.low:+.3f} to {difference.high:+.3f})."
+        )
+    if confirmation.opened > 1:
+        told.append(
+            f"The test split was opened {confirmation.opened} times, so the intervals are somewhat too good."
+        )
+    return told
+
+
+def _rival(confirmation: Confirmation) -> str:
+    baseline = confirmation.baseline
+    return title(baseline.name) if baseline else "a baseline"
 
 
 def _progress(study: StoredStudy) -> str:
@@ -60,23 +83,39 @@ def points_of(study: StoredStudy, effects: Effects) -> list[str]:
 
 
 def comparison_of(study: StoredStudy) -> list[tuple[str, str, str]]:
-    """What is compared, the best trial's, the defaults'; empty before a trial is complete."""
-    best, confirmation = study.best, study.confirmation
-    if best is None:
+    """What is compared, the winner's, the defaults'; empty before a trial is complete."""
+    winner, confirmation = study.winner, study.confirmation
+    if winner is None:
         return []
     defaults = study.standings[0]
-    ours, theirs = parameters_of(best, study.names), parameters_of(defaults, study.names)
+    ours, theirs = parameters_of(winner, study.names), parameters_of(defaults, study.names)
     rows = [(title(name), ours[name], theirs[name]) for name in study.names]
     final = f"{defaults.loss:.4f}" if defaults.state == "complete" else defaults.state
-    rows.append(("validation loss", f"{best.loss:.4f}", final))
+    rows.append(("validation loss", f"{winner.loss:.4f}", final))
     if confirmation is None:
         return rows
-    first, second = confirmation.best, confirmation.defaults
-    rows.append(("confirm loss", scored(first), scored(second) if second else "-"))
-    for name, value in first.metrics.items():
-        other = second.metrics.get(name) if second else None
-        rows.append((f"confirm {title(name)}", f"{value:.4g}", "-" if other is None else f"{other:.4g}"))
+    first, second = confirmation.winner, confirmation.defaults
+    objective = title(confirmation.objective)
+    rows.append((f"confirm {objective}", scored(first.confirm), scored(second.confirm) if second else "-"))
+    if first.test is None:
+        return rows
+    other = second.test if second else None
+    rows.append((f"test {objective}", scored(first.test), scored(other) if other else "-"))
+    for name, value in first.test.metrics.items():
+        theirs_too = other.metrics.get(name) if other else None
+        rows.append(
+            (f"test {title(name)}", f"{value:.4g}", "-" if theirs_too is None else f"{theirs_too:.4g}")
+        )
     return rows
+
+
+def baselines_of(study: StoredStudy) -> list[tuple[str, str, str, str]]:
+    """Each simpler way: its name, what it is, its value on confirm rows, whether it meets the goal."""
+    simpler = study.notes.baselines or ()
+    return [
+        (title(one.name), one.description, scored(one.confirm), "meets the goal" if one.succeeds else "")
+        for one in simpler
+    ]
 
 
 def scored(score: Score) -> str:
@@ -92,7 +131,7 @@ def as_markdown(study: StoredStudy, effects: Effects) -> str:
         "",
         *(f"- {point}" for point in points_of(study, effects)),
     ]
-    if (rows := comparison_of(study)) and study.best:
-        lines += ["", f"| | best (trial {study.best.trial.id}) | defaults (trial 0) |", "|---|---:|---:|"]
+    if (rows := comparison_of(study)) and study.winner:
+        lines += ["", f"| | best (trial {study.winner.trial.id}) | defaults (trial 0) |", "|---|---:|---:|"]
         lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", "The whole report: `report.html` among the artifacts."])

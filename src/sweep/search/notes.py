@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sweep.data.audit.finding import Audited, audited_of
-from sweep.evaluation.compare import Confirmation, Difference
-from sweep.types import Score, Verdict
+from sweep.evaluation.confirmation import Confirmation, Simpler, confirmation_of, simpler_of
 
 T = TypeVar("T")
 
@@ -38,13 +37,15 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Handed:
-    """What the sweep handed over: this trial. best: the file of its configuration.
+    """What the sweep handed over: this trial. leader: the search's best one at that time.
 
+    best: the file of the configuration.
     adapter: its URI in the registry. look, next: the commands to browse the runs and to train with
     the configuration.
     """
 
     trial: str
+    leader: str
     best: str
     adapter: str | None
     look: str
@@ -55,11 +56,12 @@ class Handed:
 class Notes:
     """What stages found so far, None where one did not come to its end.
 
-    base_loss: before any training.
+    baselines: on confirm rows, best first. base_loss: before any training.
     """
 
     asked: Asked | None
     audit: Audited | None
+    baselines: tuple[Simpler, ...] | None
     base_loss: float | None
     confirmation: Confirmation | None
     handed: Handed | None
@@ -73,8 +75,9 @@ def read_notes(kept: Mapping[str, Any]) -> Notes:
     return Notes(
         asked=_read(_asked, kept.get("asked")),
         audit=_read(audited_of, kept.get("audit")),
+        baselines=_read(lambda note: tuple(map(simpler_of, note["found"])), kept.get("baselines")),
         base_loss=kept.get("base_loss"),
-        confirmation=_read(_confirmation, kept.get("confirmation")),
+        confirmation=_read(confirmation_of, kept.get("confirmation")),
         handed=_read(lambda note: Handed(**note), kept.get("handed")),
     )
 
@@ -88,14 +91,3 @@ def _read(build: Callable[[Mapping[str, Any]], T], note: Mapping[str, Any] | Non
 
 def _asked(note: Mapping[str, Any]) -> Asked:
     return Asked(**{**note, "overrides": tuple(note["overrides"])})
-
-
-def _confirmation(note: Mapping[str, Any]) -> Confirmation:
-    defaults, difference = note["defaults"], note["difference"]
-    return Confirmation(
-        trial=note["trial"],
-        best=Score(**note["best"]),
-        defaults=Score(**defaults) if defaults else None,
-        difference=Difference(**difference) if difference else None,
-        verdict=Verdict(**note["verdict"]),
-    )

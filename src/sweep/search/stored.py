@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from sweep.errors import StudyError
-from sweep.evaluation.compare import Confirmation
+from sweep.evaluation.confirmation import Confirmation
 from sweep.search.entries import JOB, NOTE, OUTLINE, SECONDS, standing_of
 from sweep.search.notes import Handed, Notes, read_notes
 from sweep.search.space import Space
@@ -54,21 +54,28 @@ class StoredStudy:
 
     @property
     def confirmation(self) -> Confirmation | None:
-        """The best trial's; an earlier winner's counts no more."""
-        return self._of_best(self.notes.confirmation)
+        """Of the search as it stands; one that was made when another trial led counts no more."""
+        return self._current(self.notes.confirmation)
 
     @property
     def handed(self) -> Handed | None:
-        """What was handed over of the best trial; an earlier winner's counts no more."""
-        return self._of_best(self.notes.handed)
+        """What was handed over; when another trial led, it counts no more."""
+        return self._current(self.notes.handed)
 
     @property
     def best(self) -> Standing | None:
         """The complete trial with the lowest final loss."""
         return winner_of(self.standings)
 
-    def _of_best(self, found: Found | None) -> Found | None:
-        return found if found and self.best and found.trial == self.best.trial.id else None
+    @property
+    def winner(self) -> Standing | None:
+        """The confirmed trial; before confirmation the best one of the search."""
+        if self.confirmation is None:
+            return self.best
+        return next(one for one in self.standings if one.trial.id == self.confirmation.trial)
+
+    def _current(self, found: Found | None) -> Found | None:
+        return found if found and self.best and found.leader == self.best.trial.id else None
 
 
 def read_study(storage: BaseStorage, name: str) -> StoredStudy:

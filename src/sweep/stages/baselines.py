@@ -1,136 +1,151 @@
-"""What the simpler ways reply, before any trial."""
+"""What the simpler ways are worth, before any trial."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from sweep.data.baselines import Baseline, question
-from sweep.data.split import DataSet
+from sweep.data.baselines import Baseline
 from sweep.errors import ConfigError
-from sweep.paths import write_whole
-from sweep.search.loop import run_jobs
-from sweep.types import Asking, Backend, Job, Prompt, Reply, Report, Trial, View
+from sweep.evaluation.objective import succeeds
+from sweep.stages.kept import run_kept
+from sweep.stages.yardstick import Measured, Yardstick
+from sweep.tracking.mlflow import Tracker
+from sweep.types import Asking, Backend, Job, Prompt, Reply, Report, Trial, Verdict, View
+
+UNTRAINED = "untrained"
 
 _logger = logging.getLogger("sweep.stages")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
-    """A file that keeps what a model replied, by baseline, so that the same is asked of it once.
+class Tried:
+    """A baseline on the rows of a view. verdicts: of the goal's limits."""
 
-    data: the rows' fingerprint. model: its identity.
+    name: str
+    description: str
+    measured: Measured
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def succeeds(self) -> bool:
+        """Whether it meets the goal by itself."""
+        return succeeds(self.verdicts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """The simpler ways, asked through the backend. base: the model, untrained, and the seed.
+
+    path: a file that keeps what the model answered, so that another start asks only for what has changed.
     """
 
+    ways: Mapping[str, Baseline]
+    yardstick: Yardstick
+    backend: Backend
+    base: Trial
     path: Path
-    data: str
-    model: str
 
-    def read(self, asked: Mapping[str, Asking]) -> dict[str, tuple[Reply, ...]]:
-        """The replies of those baselines that the file holds for just these prompts."""
-        stored = self._stored()
-        return {
-            name: tuple(Reply(*reply) for reply in stored[name]["replies"])
-            for name, asking in asked.items()
-            if name in stored and stored[name]["key"] == self._key(asking)
-        }
+    def tried(self, view: View, names: Sequence[str] | None = None) -> tuple[Tried, ...]:
+        """Each way on the rows of the view, or only those of these names, best first.
 
-    def write(self, asked: Mapping[str, Asking], replies: Mapping[str, tuple[Reply, ...]]) -> None:
-        """Keep these replies beside those that other baselines have in the file."""
-        new = {name: {"key": self._key(asked[name]), "replies": given} for name, given in replies.items()}
-        write_whole(self.path, json.dumps({**self._stored(), **new}))
-
-    def _stored(self) -> dict[str, Any]:
-        return dict(json.loads(self.path.read_text("utf-8"))) if self.path.is_file() else {}
-
-    def _key(self, asking: Asking) -> str:
-        content = json.dumps([self.data, self.model, asking])
-        return hashlib.sha256(content.encode()).hexdigest()
-
-
-def ask_baselines(
-    baselines: Mapping[str, Baseline],
-    data: DataSet,
-    view: View,
-    backend: Backend,
-    *,
-    base: Trial,
-    max_tokens: int,
-    path: Path,
-) -> dict[str, tuple[Reply, ...]]:
-    """Each baseline's replies to the rows of the view, one for each row, in their order.
-
-    base: the model to ask, untrained, and the seed. max_tokens: of a reply. path: the file that keeps what
-    the model replied; another start asks it only for what has changed. A baseline is left out, with a
-    warning, where the engine gives no replies. Raises ConfigError for one that answers other rows than asked.
-    """
-    asked = tuple(question(row) for row in data.examples[view.split][: view.rows])
-    answers = {
-        name: _answers(name, baseline, asked, data, seed=base.seed) for name, baseline in baselines.items()
-    }
-    prompts = {
-        name: Asking(tuple(answer for answer in given if isinstance(answer, Prompt)), max_tokens)
-        for name, given in answers.items()
-    }
-    asking = {name: wanted for name, wanted in prompts.items() if wanted.prompts}
-    record = Record(path=path, data=data.fingerprint, model=base.base)
-    replied = record.read(asking)
-    if new := {name: wanted for name, wanted in asking.items() if name not in replied}:
-        jobs = [_job(name, wanted, view, base) for name, wanted in new.items()]
-        reports = run_jobs(jobs, backend)
-        given = {
-            name: report.replies
-            for (name, wanted), job in zip(new.items(), jobs, strict=True)
-            if _whole(name, wanted, report := reports[job.id])
-        }
-        record.write(new, given)
-        replied |= given
-    return {
-        name: _in_order(given, replied.get(name, ()))
-        for name, given in answers.items()
-        if name in replied or name not in asking
-    }
-
-
-def _answers(
-    name: str, baseline: Baseline, asked: Sequence[Prompt], data: DataSet, *, seed: int
-) -> tuple[Prompt | Reply, ...]:
-    answers = baseline.answers(asked, data.examples["train"], seed=seed)
-    if [answer.row for answer in answers] != [prompt.row for prompt in asked]:
-        raise ConfigError(
-            f"baseline.{name}: {type(baseline).__name__} gave {len(answers)} answers to {len(asked)} rows; "
-            "there must be one for each, in the order asked. Mend the class, or drop it from baseline=[...]."
+        Where the objective needs no replies, that is the base model's own loss. One that the engine gives
+        no replies for is left out, with a warning.
+        """
+        if self.yardstick.judge is None:
+            found = {UNTRAINED: self._untrained(view)}
+        else:
+            replies = self._replies(view, list(self.ways if names is None else names))
+            found = {
+                name: self.yardstick.of_replies(view, given, trained=False) for name, given in replies.items()
+            }
+        sign = -1 if self.yardstick.better == "higher" else 1
+        return tuple(
+            Tried(
+                name=name,
+                description=self._description(name),
+                measured=measured,
+                verdicts=self.yardstick.objective.verdicts(measured.score),
+            )
+            for name, measured in sorted(found.items(), key=lambda item: sign * item[1].score.value)
         )
-    return answers
+
+    def _description(self, name: str) -> str:
+        return "the base model as it is" if name == UNTRAINED else self.ways[name].description
+
+    def _untrained(self, view: View) -> Measured:
+        report = self._reports([self._job(UNTRAINED, view, None)])[f"baseline/{UNTRAINED}"]
+        return self.yardstick.of_report(view, report)
+
+    def _replies(self, view: View, names: Sequence[str]) -> dict[str, tuple[Reply, ...]]:
+        """By way, one for each row of the view, in their order."""
+        asking = self.yardstick.asking(view)
+        assert asking is not None
+        answers = {name: self._answers(name, asking.prompts) for name in names}
+        prompts = {
+            name: Asking(tuple(one for one in given if isinstance(one, Prompt)), asking.max_tokens)
+            for name, given in answers.items()
+        }
+        # Scored on one row: only the replies count.
+        one = View(view.split, 1)
+        jobs = [self._job(name, one, wanted) for name, wanted in prompts.items() if wanted.prompts]
+        reports = self._reports(jobs)
+        left_out = [job for job in jobs if job.asked and not _whole(job, job.asked, reports[job.id])]
+        gone = {job.id for job in left_out}
+        replied = {
+            name: reports[f"baseline/{name}"].replies if prompts[name].prompts else () for name in names
+        }
+        return {
+            name: _in_order(given, replied[name])
+            for name, given in answers.items()
+            if f"baseline/{name}" not in gone
+        }
+
+    def _answers(self, name: str, asked: Sequence[Prompt]) -> tuple[Prompt | Reply, ...]:
+        train = self.yardstick.data.examples["train"]
+        answers = self.ways[name].answers(asked, train, seed=self.base.seed)
+        if [answer.row for answer in answers] != [prompt.row for prompt in asked]:
+            raise ConfigError(
+                f"baseline.{name}: {type(self.ways[name]).__name__} gave {len(answers)} answers to "
+                f"{len(asked)} rows; there must be one for each, in the order asked. Mend the class, or drop "
+                "it from baseline=[...]."
+            )
+        return answers
+
+    def _reports(self, jobs: Sequence[Job]) -> dict[str, Report]:
+        return run_kept(jobs, self.backend, path=self.path, key=[self.yardstick.data.fingerprint])
+
+    def _job(self, name: str, view: View, asked: Asking | None) -> Job:
+        return Job(
+            id=f"baseline/{name}",
+            attempt=0,
+            trial=replace(self.base, id=f"baseline/{name}", number=None),
+            start=0,
+            stop=0,
+            horizon=self.base.recipe.batch_size,
+            checkpoint=None,
+            train=View("train"),
+            evaluation=view,
+            asked=asked,
+        )
 
 
-def _job(name: str, asking: Asking, view: View, base: Trial) -> Job:
-    return Job(
-        id=f"baseline/{name}",
-        attempt=0,
-        trial=replace(base, id=f"baseline/{name}", number=None),
-        start=0,
-        stop=0,
-        horizon=base.recipe.batch_size,
-        checkpoint=None,
-        train=View("train"),
-        # Only the replies count; a job has to be scored on something.
-        evaluation=View(view.split, 1),
-        asked=asking,
-    )
+def log_baselines(tried: Sequence[Tried], tracker: Tracker) -> None:
+    """Each as a run beside the trials'."""
+    for one in tried:
+        score = one.measured.score
+        metrics = {"objective": score.value, "objective_error": score.standard_error, **score.metrics}
+        tracker.log_beside(f"baseline/{one.name}", one.description, metrics)
 
 
-def _whole(name: str, asking: Asking, report: Report) -> bool:
+def _whole(job: Job, asking: Asking, report: Report) -> bool:
     """Whether each prompt has its reply; a warning where not."""
     if [reply.row for reply in report.replies] == [prompt.row for prompt in asking.prompts]:
         return True
     reason = report.error or f"the engine gave {len(report.replies)} replies to {len(asking.prompts)} prompts"
-    _logger.warning("baseline.%s is left out: %s", name, reason)
+    _logger.warning("%s is left out: %s", job.id.replace("/", "."), reason)
     return False
 
 

@@ -1,122 +1,210 @@
-"""The winner against the defaults, on rows that the search never saw."""
+"""Whether the winner really wins: fresh seeds, rows that chose nothing, and one look at the test split."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from sweep.data.split import DataSet
 from sweep.errors import CheckpointError
-from sweep.evaluation.compare import CONFIDENCE, FEWEST_CLUSTERS, Confirmation, Difference, paired_difference
-from sweep.evaluation.metrics import score
+from sweep.evaluation.confirmation import Confirmation, Finalist, Simpler
+from sweep.evaluation.guards import Guards, guard_forgetting, guard_overlap, guard_probe
+from sweep.evaluation.proxy import proxy_agrees
+from sweep.evaluation.rows import Row
+from sweep.evaluation.selection import Better, Seeds, choose, finalists, seed_mean, seeded_difference
+from sweep.evaluation.significance import signed_rank_p
+from sweep.evaluation.slices import Slice, compare_slices
+from sweep.evaluation.verdict import Comparison, judge_winner
 from sweep.paths import write_whole
-from sweep.search.loop import run_jobs
-from sweep.types import Backend, Job, Metric, RowLoss, Standing, Verdict, View
+from sweep.stages.baselines import Baselines, Tried
+from sweep.stages.finalists import Finalists, Trained
+from sweep.stages.yardstick import Measured, mean_of
+from sweep.types import Score, Standing, Verdict
 
-_CONFIRM = View("confirm")
+DEFAULTS = "0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
-    """A file that keeps the rows' losses, so that the same trials of the same study are scored once."""
+class Confirmed:
+    """What was found; the training of the winner whose state is handed over; every training there was."""
 
-    path: Path
-    study: str
-
-    def read(self, jobs: Mapping[str, Job]) -> dict[str, tuple[RowLoss, ...]] | None:
-        """The losses by trial, None where the file holds other ones."""
-        if not self.path.is_file():
-            return None
-        stored = json.loads(self.path.read_text())
-        if stored["key"] != json.loads(json.dumps(self._key(jobs))):
-            return None
-        return {trial: tuple(RowLoss(*row) for row in rows) for trial, rows in stored["rows"].items()}
-
-    def write(self, jobs: Mapping[str, Job], rows: Mapping[str, tuple[RowLoss, ...]]) -> None:
-        write_whole(self.path, json.dumps({"key": self._key(jobs), "rows": rows}))
-
-    def _key(self, jobs: Mapping[str, Job]) -> list[object]:
-        return [self.study, *([job.checkpoint, asdict(job.trial)] for job in jobs.values())]
+    confirmation: Confirmation
+    winner: Standing
+    runs: tuple[Standing, ...]
 
 
 def confirm(
-    best: Standing,
-    defaults: Standing,
-    backend: Backend,
+    finals: Finalists,
+    baselines: Baselines,
+    tried: Sequence[Tried],
     *,
-    groups: Mapping[str, int],
-    seed: int,
-    metrics: Mapping[str, Metric],
-    record: Record,
-) -> Confirmation:
-    """Both trials as they were trained in the search, scored on the confirm split.
+    guards: Guards,
+    violations: Mapping[str, float],
+) -> Confirmed:
+    """The confirmation of a study's best trials.
 
-    Where the defaults did not come to their end, the winner is scored alone, and the verdict says so.
-    Source of the interval: paired bootstrap over groups of similar rows.
+    tried: the baselines on the confirm split, best first. violations: of guards by trial, in the search;
+    above 0 a trial can't win. Finalists are chosen by the search's loss, the winner among them on the confirm
+    split; then the test split is opened for the winner, the defaults and the best baseline.
+    Source of the intervals: `seeded_difference`.
     """
-    compared = [best, defaults] if defaults.state == "complete" else [best]
-    jobs = {standing.trial.id: _scoring_job(standing) for standing in compared}
-    rows = record.read(jobs)
-    if rows is None:
-        reports = run_jobs(list(jobs.values()), backend)
-        if failed := [report for report in reports.values() if report.state != "reached"]:
-            raise CheckpointError(f"trial {failed[0].trial} could not be scored again: {failed[0].error}")
-        rows = {trial: reports[job.id].rows for trial, job in jobs.items()}
-        record.write(jobs, rows)
-    first, second = rows[best.trial.id], rows.get(defaults.trial.id)
-    difference = paired_difference(first, second, clusters=groups, seed=seed) if second else None
-    return Confirmation(
-        trial=best.trial.id,
-        best=score(first, metrics),
-        defaults=score(second, metrics) if second else None,
-        difference=difference,
-        verdict=_verdict(difference, best=best, defaults=defaults),
+    better = finals.yardstick.better
+    complete = {one.trial.id: one.loss for one in finals.study.standings if one.state == "complete"}
+    names = finalists(complete, violations, better="lower", defaults=DEFAULTS, count=finals.asked.top_k)
+    trained = finals.trained(names)
+    chosen = choose({trial: _rows(one.measured) for trial, one in trained.items()}, better=better)
+    opened = _open(finals, chosen)
+    rivals = [trial for trial in dict.fromkeys((chosen, DEFAULTS)) if trial in trained]
+    tested = {trial: finals.tested(trained[trial]) for trial in rivals}
+    simpler = _best(baselines.tried(finals.view("test"), [tried[0].name])) if tried else None
+    winner = mean_of(tested[chosen])
+    versus = _Versus(finals.yardstick.data, finals.study.plan.seed, tested[chosen])
+    own = (
+        *finals.yardstick.objective.verdicts(winner.score),
+        *_guarded(finals, trained[chosen], guards),
+    )
+    judgement = judge_winner(
+        versus.compared(simpler.name, simpler.measured.rows, succeeds=simpler.succeeds) if simpler else None,
+        versus.compared("defaults", _rows(tested[DEFAULTS])) if len(tested) == 2 else None,
+        guards=own,
+        better=better,
+    )
+    scores = {trial: mean_of(one.measured).score for trial, one in trained.items()}
+    order = sorted(trained, key=lambda trial: (trial == DEFAULTS, _badness(scores[trial].value, better)))
+    known = [trial for trial in order if trial in complete]
+    proxy = proxy_agrees(
+        [complete[trial] for trial in known],
+        [scores[trial].value for trial in known],
+        higher_is_better=better == "higher",
+    )
+    leader = finals.study.best
+    assert leader is not None
+    confirmation = Confirmation(
+        leader=leader.trial.id,
+        trial=chosen,
+        objective=finals.yardstick.objective.name,
+        unit=finals.yardstick.objective.unit,
+        better=better,
+        seeds=finals.asked.seeds,
+        finalists=tuple(
+            Finalist(
+                trial=trial,
+                loss=complete.get(trial),
+                confirm=scores[trial],
+                test=mean_of(tested[trial]).score if trial in tested else None,
+            )
+            for trial in order
+        ),
+        baselines=tuple(
+            simpler_from(one, test=simpler.measured.score if simpler and simpler.name == one.name else None)
+            for one in tried
+        ),
+        judgement=judgement,
+        verdicts=(*own, proxy),
+        slices=versus.slices(simpler.measured, better) if simpler else (),
+        opened=opened,
+    )
+    return Confirmed(
+        confirmation=confirmation,
+        winner=trained[chosen].runs[0],
+        runs=tuple(run for one in trained.values() for run in one.runs),
     )
 
 
-def _scoring_job(standing: Standing) -> Job:
-    last = standing.reports[-1]
-    return Job(
-        id=f"confirm/{standing.trial.id}",
-        attempt=0,
-        trial=standing.trial,
-        start=last.examples_seen,
-        stop=last.examples_seen,
-        horizon=last.examples_seen,
-        checkpoint=last.checkpoint,
-        train=View("train"),
-        evaluation=_CONFIRM,
+def simpler_from(tried: Tried, *, test: Score | None = None) -> Simpler:
+    """A baseline as the confirmation names it. test: its score there, if it was asked."""
+    return Simpler(
+        name=tried.name,
+        description=tried.description,
+        confirm=tried.measured.score,
+        test=test,
+        succeeds=tried.succeeds,
     )
 
 
-def _verdict(difference: Difference | None, *, best: Standing, defaults: Standing) -> Verdict:
-    # Few groups that all favour one side make an interval without zero, whatever the truth.
-    passed = (
-        difference is not None
-        and difference.clusters >= FEWEST_CLUSTERS
-        and difference.high < 0
-        and difference.p_value < 1 - CONFIDENCE
-    )
-    if difference is None:
-        message = f"the defaults ended as {defaults.state}, so there is nothing to compare with"
-    elif best.trial.id == defaults.trial.id:
-        message = "the search found nothing better than the defaults"
-    elif difference.clusters < FEWEST_CLUSTERS:
-        message = (
-            f"{difference.clusters} independent groups of rows are too few to tell: at least "
-            f"{FEWEST_CLUSTERS} must be there; give more data or a larger data.split.confirm"
+@dataclass(frozen=True)
+class _Versus:
+    """The winner on test rows, to be compared. seed: of the resampling."""
+
+    data: DataSet
+    seed: int
+    seeds: Mapping[int, Measured]
+
+    def compared(self, rival: str, theirs: Seeds | Sequence[Row], *, succeeds: bool = False) -> Comparison:
+        """Against a rival's seeds, or against what is not trained."""
+        mine = _rows(self.seeds)
+        means = mean_of(self.seeds).rows
+        other = seed_mean(theirs) if isinstance(theirs, Mapping) else theirs
+        return Comparison(
+            rival=rival,
+            difference=seeded_difference(mine, theirs, clusters=self.data.groups, seed=self.seed),
+            signed_rank_p=signed_rank_p(means, other, clusters=self.data.groups),
+            succeeds=succeeds,
         )
-    elif passed:
-        message = f"the winner's loss is lower than the defaults' by {-difference.value:.4f} nats per token"
-    else:
-        message = "the difference to the defaults could be chance: more rows or more trials would tell"
-    return Verdict(
-        check="beats_defaults",
-        passed=passed,
-        severity="warn",
-        value=difference.value if difference else math.nan,
-        limit=0.0,
-        message=message,
-    )
+
+    def slices(self, rival: Measured, better: Better) -> tuple[Slice, ...]:
+        """Against a rival on each part of the traffic."""
+        parts = {row.id: row.slices for row in self.data.examples["test"]}
+        return compare_slices(
+            mean_of(self.seeds).rows,
+            rival.rows,
+            parts,
+            clusters=self.data.groups,
+            seed=self.seed,
+            better=better,
+        )
+
+
+def _guarded(finals: Finalists, winner: Trained, guards: Guards) -> tuple[Verdict, ...]:
+    """What the winner learnt by heart or forgot, all seeds together."""
+    data = finals.yardstick.data
+    probed = [
+        row._replace(row=f"{row.row}/{seed}")
+        for seed, report in winner.reports.items()
+        for row in report.probed
+    ]
+    verdicts = list(guard_probe(probed, guards)) if probed else []
+    if replies := finals.replies(winner):
+        references = [row.response for row in data.examples["confirm"][: finals.asked.rows]]
+        trained = (row.response for row in data.examples["train"])
+        verdicts.append(guard_overlap(replies, references, trained, guards))
+    before, after = finals.general(winner)
+    if before and after:
+        verdicts.append(guard_forgetting(before, after, guards))
+    return tuple(verdicts)
+
+
+def _open(finals: Finalists, chosen: str) -> int:
+    """How often the test split was opened, now included: the more often, the less its interval is worth."""
+    path = finals.folder / "test_opened.json"
+    looks = _looks(path)
+    look = [finals.study.fingerprint, chosen, finals.asked.seeds, finals.asked.rows]
+    if look not in looks:
+        write_whole(path, json.dumps([*looks, look]))
+        return len(looks) + 1
+    return len(looks)
+
+
+def _looks(path: Path) -> list[list[object]]:
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is not JSON ({error}); it counts how often the test split was opened. Mend or delete it."
+        ) from error
+
+
+def _best(tried: Sequence[Tried]) -> Tried | None:
+    return tried[0] if tried else None
+
+
+def _rows(measured: Mapping[int, Measured]) -> dict[int, Sequence[Row]]:
+    return {seed: one.rows for seed, one in measured.items()}
+
+
+def _badness(value: float, better: Better) -> float:
+    return value if better == "lower" else -value

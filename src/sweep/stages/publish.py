@@ -42,8 +42,9 @@ def publish(
     tracker.log_file(written.path)
     metrics = _metrics(best)
     tracker.log_metrics({f"best/{name}": value for name, value in metrics.items()})
-    if best.default_confirm is not None:
-        tracker.log_metrics({"defaults/confirm_loss": best.default_confirm.value})
+    for split, score in (("confirm", best.default_confirm), ("test", best.default_test)):
+        if score is not None:
+            tracker.log_metrics({f"defaults/{split}": score.value})
     checkpoint = Path(winner.reports[-1].checkpoint or "")
     if not tracking.register or not (checkpoint / ADAPTER_FILES[0]).is_file():
         return Published(path=written.path, notice=written.notice, adapter=None)
@@ -65,4 +66,5 @@ def publish(
 
 
 def _metrics(best: BestConfig) -> Mapping[str, float]:
-    return {"validation_loss": best.validation.value, "confirm_loss": best.confirm.value}
+    scores = {"validation_loss": best.validation, "confirm": best.confirm, "test": best.test}
+    return {name: score.value for name, score in scores.items() if score is not None}

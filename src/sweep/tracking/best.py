@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
 from sweep.errors import ConfigError
 from sweep.paths import write_whole
 from sweep.tracking.store import listed
-from sweep.types import BestConfig, Recipe, Score, Verdict
+from sweep.types import BestConfig, Decision, Recipe, Score, Verdict
 
-_SCORES = ("validation", "confirm", "default_confirm")
+_SCORES = ("validation", "confirm", "default_confirm", "test", "default_test")
+# What a file of an earlier version lacks.
+_LACKING: Mapping[str, object] = {
+    "default_confirm": None,
+    "test": None,
+    "default_test": None,
+    "baselines": {},
+    "decision": "no_evidence",
+}
 # Hydra reads 1e5 and 12e4567 as numbers where YAML 1.1 reads text, so text that starts like one is quoted.
 _NUMBER_LIKE = re.compile(r"[-+.\d]")
 
@@ -71,11 +79,19 @@ def read_best(path: Path) -> BestConfig:
     node = _load(path)
     if not isinstance(node, dict) or not isinstance(node.get("best"), dict):
         raise ConfigError(f"{path} must hold `recipe` and `best`, as written at the end of a sweep.")
-    told = {**node["best"], "recipe": node.get("recipe")}
-    told.setdefault("default_confirm", None)
+    told = {**_LACKING, **node["best"], "recipe": node.get("recipe")}
     for name in _SCORES:
         if told.get(name) is not None:
             told[name] = _build(Score, told[name], f"{path}: best.{name}")
+    told["baselines"] = {
+        name: _build(Score, score, f"{path}: best.baselines.{name}")
+        for name, score in (told["baselines"] or {}).items()
+    }
+    if told["decision"] not in get_args(Decision):
+        raise ConfigError(
+            f"{path}: best.decision is {told['decision']!r}; must be one of {', '.join(get_args(Decision))}. "
+            "Take the file as the sweep wrote it."
+        )
     told["verdicts"] = tuple(
         _build(Verdict, verdict, f"{path}: best.verdicts[{index}]")
         for index, verdict in enumerate(told.get("verdicts") or ())
@@ -110,8 +126,8 @@ _Dumper.add_multi_representer(float, lambda dumper, value: dumper.represent_floa
 
 def _as_yaml(best: BestConfig, name: str) -> str:
     told = asdict(best)
-    if best.default_confirm is None:
-        del told["default_confirm"]
+    for name in [name for name in _SCORES if told[name] is None]:
+        del told[name]
     # The model stays inside: as a key of its own, Hydra would merge it into another model's.
     nodes = {"recipe": told.pop("recipe"), "best": told}
     body = yaml.dump(nodes, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
@@ -123,8 +139,10 @@ def _provenance(best: BestConfig, name: str) -> str:
     lines = [
         f"Best recipe of study {best.study}: trial {best.trial}, seed {best.seed}, {best.horizon} examples.",
         "",
-        f"confirm     this recipe   {_shown(best.confirm)}",
-        *([f"            the defaults  {_shown(best.default_confirm)}"] if best.default_confirm else []),
+        f"decision    {best.decision}",
+        *_compared("test", best.test, best.default_test),
+        *_compared("confirm", best.confirm, best.default_confirm),
+        *(f"            {name:<13} {_shown(score)}" for name, score in best.baselines.items()),
         f"validation  this recipe   {_shown(best.validation)}",
         f"checks      {len(best.verdicts) - len(failed)} of {len(best.verdicts)} passed",
         *(f"            {verdict.check}: {verdict.message}" for verdict in failed),
@@ -132,6 +150,11 @@ def _provenance(best: BestConfig, name: str) -> str:
         f"Train with it:  {training_command(best.overrides, name)}",
     ]
     return "".join(f"# {_on_one_line(line)}".rstrip() + "\n" for line in lines)
+
+
+def _compared(split: str, ours: Score | None, theirs: Score | None) -> list[str]:
+    lines = [f"{split:<11} this recipe   {_shown(ours)}"] if ours else []
+    return [*lines, f"            the defaults  {_shown(theirs)}"] if theirs else lines
 
 
 def _on_one_line(text: str) -> str:

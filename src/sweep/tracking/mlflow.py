@@ -130,6 +130,13 @@ class Tracker:
 
         self._later(f"metrics {sorted(metrics)}", write)
 
+    def log_beside(self, name: str, description: str, metrics: Mapping[str, float]) -> None:
+        """Show something that is no trial, such as a baseline, as a finished run beside the trials'."""
+        self._later(
+            f"run {name}",
+            lambda _client, _run_id: self._runs.write_beside(name, description, finite(metrics)),
+        )
+
     def log_table(self, name: str, frame: pd.DataFrame) -> None:
         """Show the frame as `tables/<name>.json`, in place of an earlier one."""
 

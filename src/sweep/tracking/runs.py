@@ -92,6 +92,22 @@ class Runs:
         stored.tags |= tags
         self._show_status(standing, stored)
 
+    def write_beside(self, name: str, description: str, metrics: Mapping[str, float]) -> None:
+        """Make a finished nested run of this name show these metrics; it is found again by its name."""
+        from mlflow.entities import Metric, RunTag
+
+        stored = self._nested(name, name, started=now_ms())
+        shown = self.client.get_run(stored.run_id).data.metrics
+        new = {key: value for key, value in metrics.items() if shown.get(key) != value}
+        self.client.log_batch(
+            stored.run_id,
+            metrics=[Metric(key, value, now_ms(), 0) for key, value in new.items()],
+            tags=[RunTag("mlflow.note.content", description)],
+        )
+        if stored.status != "FINISHED":
+            self.client.set_terminated(stored.run_id, "FINISHED")
+            stored.status = "FINISHED"
+
     def close(self, status: RunStatus) -> None:
         """Close the parent with `status`; a nested run that is still running is KILLED."""
         found = self._all()
@@ -179,22 +195,26 @@ class Runs:
         return parent
 
     def _trial(self, standing: Standing) -> _Stored:
-        found, trial = self._all(), standing.trial
-        if trial.id not in found.trials:
-            first = standing.reports[0] if standing.reports else None
-            started = first.ended_ms - round(first.seconds * 1000) if first and first.ended_ms else now_ms()
+        first = standing.reports[0] if standing.reports else None
+        started = first.ended_ms - round(first.seconds * 1000) if first and first.ended_ms else now_ms()
+        return self._nested(standing.trial.id, _run_name(standing), started=started)
+
+    def _nested(self, name: str, title: str, *, started: int) -> _Stored:
+        """The nested run of this name, begun if there is none. title: what a person sees."""
+        found = self._all()
+        if name not in found.trials:
             run = self.client.create_run(
                 found.parent.info.experiment_id,
                 start_time=started,
                 tags={
                     "mlflow.parentRunId": found.parent.info.run_id,
-                    "sweep.trial": trial.id,
+                    "sweep.trial": name,
                     **self._source,
                 },
-                run_name=_run_name(standing),
+                run_name=title,
             )
-            found.trials[trial.id] = _Stored(run_id=run.info.run_id, status=run.info.status)
-        return found.trials[trial.id]
+            found.trials[name] = _Stored(run_id=run.info.run_id, status=run.info.status)
+        return found.trials[name]
 
     @property
     def _source(self) -> dict[str, str]:

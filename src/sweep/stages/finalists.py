@@ -1,0 +1,179 @@
+"""Trials trained again with fresh seeds, and what is asked of them: each job once, through the backend."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.errors import TrainingError
+from sweep.evaluation.compare import FEWEST_CLUSTERS
+from sweep.evaluation.rows import Row
+from sweep.schema import require
+from sweep.search.study import Study
+from sweep.stages.kept import run_kept
+from sweep.stages.yardstick import Measured, Yardstick
+from sweep.types import Asking, Backend, Job, Probe, Report, RowLoss, Standing, Trial, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirm:
+    """How much confirmation does.
+
+    top_k: trials trained again, the recipe's own values beside them. seeds: fresh ones for each. rows: of the
+    confirm and of the test split, None for all.
+    """
+
+    top_k: int
+    seeds: int
+    rows: int | None
+
+    def __post_init__(self) -> None:
+        require("confirm.top_k", self.top_k, self.top_k >= 1, "at least 1")
+        require("confirm.seeds", self.seeds, self.seeds >= 2, "at least 2: one can't tell luck from merit")
+        enough = self.rows is None or self.rows >= FEWEST_CLUSTERS
+        require("confirm.rows", self.rows, enough, f"at least {FEWEST_CLUSTERS}, or null for all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trial of the search, trained again: by seed its job, its report, and what it is worth."""
+
+    standing: Standing
+    jobs: Mapping[int, Job]
+    reports: Mapping[int, Report]
+    measured: Mapping[int, Measured]
+
+    @property
+    def runs(self) -> tuple[Standing, ...]:
+        """Each training as a standing of its own."""
+        return tuple(
+            Standing(trial=self.jobs[seed].trial, state="complete", reports=(report,))
+            for seed, report in self.reports.items()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalists:
+    """The finalists' jobs. probe: what is measured of rows learnt by heart. folder: for reports."""
+
+    study: Study
+    yardstick: Yardstick
+    backend: Backend
+    asked: Confirm
+    probe: Probe | None
+    folder: Path
+
+    def trained(self, trials: Sequence[str]) -> dict[str, Trained]:
+        """Those that came to their end with every seed, in this order, measured on the confirm split.
+
+        Raises TrainingError where none does.
+        """
+        view = self.view("confirm")
+        jobs = {
+            trial: {seed: self._training(trial, seed, view) for seed in range(1, self.asked.seeds + 1)}
+            for trial in trials
+        }
+        reports = self._run([job for of_trial in jobs.values() for job in of_trial.values()])
+        found = {}
+        for trial, of_trial in jobs.items():
+            mine = {seed: reports[job.id] for seed, job in of_trial.items()}
+            if all(report.state == "reached" for report in mine.values()):
+                found[trial] = Trained(
+                    standing=self.study.standing(trial),
+                    jobs=of_trial,
+                    reports=mine,
+                    measured={seed: self.yardstick.of_report(view, report) for seed, report in mine.items()},
+                )
+        if not found:
+            reasons = sorted({f"{report.state}: {report.error}" for report in reports.values()})
+            raise TrainingError(
+                "None of the finalists came to its end with fresh seeds.\n  " + "\n  ".join(reasons)
+            )
+        return found
+
+    def tested(self, trained: Trained) -> dict[int, Measured]:
+        """The same seeds on the test split."""
+        view = self.view("test")
+        reports = self._scored(trained, view, self.yardstick.asking(view))
+        return {seed: self.yardstick.of_report(view, report) for seed, report in reports.items()}
+
+    def replies(self, trained: Trained) -> list[str]:
+        """What the seeds answered to the confirm split's rows; nothing where they were not asked."""
+        return [reply.text for report in trained.reports.values() for reply in report.replies]
+
+    def general(self, trained: Trained) -> tuple[Sequence[Row], Sequence[Row]]:
+        """Losses on unrelated text: the base model's, and all seeds' of the trial."""
+        view = View("general")
+        base = self._job("general/base", next(iter(trained.jobs.values())), view, None, checkpoint=None)
+        before = self._run([base])["general/base"].rows
+        after = self._scored(trained, view, None)
+        return before, [
+            RowLoss(f"{row.row}/{seed}", row.nats, row.tokens)
+            for seed, report in after.items()
+            for row in report.rows
+        ]
+
+    def view(self, split: str) -> View:
+        """The rows of the confirm or the test split that confirmation looks at."""
+        assert split in ("confirm", "test")
+        return View("confirm" if split == "confirm" else "test", self.asked.rows)
+
+    def _training(self, trial: str, seed: int, view: View) -> Job:
+        searched = self.study.standing(trial).trial
+        horizon = self.study.rungs(searched.recipe)[-1]
+        return Job(
+            id=f"confirm/{trial}/{seed}",
+            attempt=0,
+            trial=Trial(
+                id=f"{trial}/seed{seed}",
+                number=None,
+                recipe=searched.recipe,
+                seed=_fresh(self.study.plan.seed, seed),
+                base=searched.base,
+            ),
+            start=0,
+            stop=horizon,
+            horizon=horizon,
+            checkpoint=None,
+            train=View("train"),
+            evaluation=view,
+            asked=self.yardstick.asking(view),
+            probe=self.probe,
+        )
+
+    def _scored(self, trained: Trained, view: View, asked: Asking | None) -> dict[int, Report]:
+        jobs = {
+            seed: self._job(
+                f"{view.split}/{job.trial.id}", job, view, asked, checkpoint=trained.reports[seed].checkpoint
+            )
+            for seed, job in trained.jobs.items()
+        }
+        reports = self._run(list(jobs.values()))
+        return {seed: reports[job.id] for seed, job in jobs.items()}
+
+    def _job(self, name: str, like: Job, view: View, asked: Asking | None, *, checkpoint: str | None) -> Job:
+        """Scores, and trains nothing. Without a checkpoint that is the base model."""
+        stop = like.stop if checkpoint else 0
+        return Job(
+            id=name,
+            attempt=0,
+            trial=like.trial,
+            start=stop,
+            stop=stop,
+            horizon=like.horizon,
+            checkpoint=checkpoint,
+            train=like.train,
+            evaluation=view,
+            asked=asked,
+        )
+
+    def _run(self, jobs: Sequence[Job]) -> dict[str, Report]:
+        key = [self.study.fingerprint, self.yardstick.data.fingerprint]
+        return run_kept(jobs, self.backend, path=self.folder / "confirm.json", key=key)
+
+
+def _fresh(seed: int, number: int) -> int:
+    """A seed that no trial of the search has, the same for all finalists: they see the same rows in turn."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/confirm/{number}".encode()).digest()[:4], "big")

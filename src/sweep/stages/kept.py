@@ -1,0 +1,64 @@
+"""Jobs outside the search, each run once: what they reported is kept in a file for another start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sweep.paths import write_whole
+from sweep.search.loop import Jobs
+from sweep.types import Backend, Job, Reply, Report, RowLoss, RowProbe
+
+
+def run_kept(jobs: Sequence[Job], backend: Backend, *, path: Path, key: Sequence[str]) -> dict[str, Report]:
+    """The report of each job by its id: from the file where it was reached before, else run now.
+
+    key: what the jobs' results depend on beside the jobs. Each report is written as it comes in.
+    """
+    kept = _read(path)
+    digests = {job.id: _digest(job, key) for job in jobs}
+    found = {
+        job.id: _report(kept[digests[job.id]])
+        for job in jobs
+        if digests[job.id] in kept and _usable(job, kept[digests[job.id]])
+    }
+    missing = [job for job in jobs if job.id not in found]
+    for event in backend.run(Jobs(missing)) if missing else ():
+        if not isinstance(event, Report):
+            continue
+        found[event.job] = event
+        if event.state == "reached":
+            kept[digests[event.job]] = asdict(event)
+            write_whole(path, json.dumps(kept))
+    return {job.id: found[job.id] for job in jobs if job.id in found}
+
+
+def _digest(job: Job, key: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps([*key, asdict(job)]).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _usable(job: Job, kept: dict[str, Any]) -> bool:
+    """Whether the state that the job left is still there, if others go on from it."""
+    return job.start == job.stop or kept["checkpoint"] is None or Path(kept["checkpoint"]).is_dir()
+
+
+def _report(kept: dict[str, Any]) -> Report:
+    return Report(
+        **{
+            **kept,
+            "rows": tuple(RowLoss(*row) for row in kept["rows"]),
+            "replies": tuple(Reply(*reply) for reply in kept["replies"]),
+            "probed": tuple(RowProbe(*row) for row in kept["probed"]),
+        }
+    )
