@@ -16,7 +16,7 @@ from sweep.data.audit.finding import Audited
 from sweep.evaluation.confirmation import Confirmation, Simpler
 from sweep.evaluation.objective import Objective
 from sweep.reporting.live import best_of, duration, examples_left, standings_table
-from sweep.reporting.summary import comparison_of, measured_of, scored
+from sweep.reporting.summary import comparison_of, failure_of, measured_of, scored
 from sweep.search.stored import StoredStudy
 from sweep.types import Score
 
@@ -82,7 +82,9 @@ def tell_baselines(told: Transcript, simpler: Sequence[Simpler], objective: Obje
     table = Table(box=None, pad_edge=False, show_header=False)
     for one in simpler:
         name = " " * _INDENT + one.name
-        table.add_row(name, scored(one.confirm), _shares(one.confirm), f"[dim]{one.description}[/]")
+        table.add_row(
+            name, scored(one.confirm), _shares(one.confirm), f"[dim]{one.description.partition(';')[0]}[/]"
+        )
     told.console.print(table)
     if good := [one.name for one in simpler if one.succeeds]:
         told.more(f"{good[0]} meets the goal already: ask whether it would do before you train")
@@ -113,9 +115,8 @@ def tell_confirmation(told: Transcript, confirmation: Confirmation) -> None:
         told.more(sentence)
     for verdict in confirmation.verdicts:
         if not verdict.passed:
-            told.more(
-                f"{'warning' if verdict.severity == 'warn' else 'error'}: {verdict.message} ({verdict.check})"
-            )
+            word = "warning" if verdict.severity == "warn" else "error"
+            told.more(f"{word}: {verdict.message} ({failure_of(verdict)})")
     for one in confirmation.slices:
         if one.worse:
             told.more(f"worse for {one.column} {one.value}: {one.difference.value:+.3f} {confirmation.unit}")

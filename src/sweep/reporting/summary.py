@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from sweep.analysis.axes import sentence, title
 from sweep.analysis.effects import Effects
 from sweep.evaluation.confirmation import Confirmation
+from sweep.evaluation.objective import TAKEN
 from sweep.reporting.live import parameters_of
 from sweep.search.stored import StoredStudy
 from sweep.types import Score
+from sweep.types import Verdict as Check
+
+# What a score is made of, for whoever looks at the run; too much beside it.
+_DETAILS = TAKEN - {"resolved", "escalated", "wrong", "p95_seconds"}
 
 
 class Verdict(NamedTuple):
@@ -48,6 +54,8 @@ def measured_of(confirmation: Confirmation) -> list[str]:
         f"On {test.examples} test rows its {confirmation.objective} is {test.value:.3f} {confirmation.unit}, "
         f"the mean of {confirmation.seeds} fresh seeds."
     ]
+    if confirmation.trial == "0":
+        told.append("No finalist was better than the recipe's own values, which are trial 0.")
     for comparison in confirmation.judgement.comparisons:
         difference = comparison.difference
         told.append(
@@ -102,11 +110,19 @@ def comparison_of(study: StoredStudy) -> list[tuple[str, str, str]]:
     other = second.test if second else None
     rows.append((f"test {objective}", scored(first.test), scored(other) if other else "-"))
     for name, value in first.test.metrics.items():
+        if name in _DETAILS:
+            continue
         theirs_too = other.metrics.get(name) if other else None
         rows.append(
             (f"test {title(name)}", f"{value:.4g}", "-" if theirs_too is None else f"{theirs_too:.4g}")
         )
     return rows
+
+
+def failure_of(check: Check) -> str:
+    """Which check it was, its value, and the limit that this passed."""
+    found = "" if math.isnan(check.value) else f": {check.value:.3g}, limit {check.limit:.3g}"
+    return f"{check.check}{found}"
 
 
 def baselines_of(study: StoredStudy) -> list[tuple[str, str, str, str]]:

@@ -73,12 +73,7 @@ def confirm(
     )
     scores = {trial: mean_of(one.measured).score for trial, one in trained.items()}
     order = sorted(trained, key=lambda trial: (trial == DEFAULTS, _badness(scores[trial].value, better)))
-    known = [trial for trial in order if trial in complete]
-    proxy = proxy_agrees(
-        [complete[trial] for trial in known],
-        [scores[trial].value for trial in known],
-        higher_is_better=better == "higher",
-    )
+    proxy = _proxy(complete, scores, better) if finals.yardstick.judge else ()
     leader = finals.study.best
     assert leader is not None
     confirmation = Confirmation(
@@ -102,7 +97,7 @@ def confirm(
             for one in tried
         ),
         judgement=judgement,
-        verdicts=(*own, proxy),
+        verdicts=(*own, *proxy),
         slices=versus.slices(simpler.measured, better) if simpler else (),
         opened=opened,
     )
@@ -174,6 +169,13 @@ def _guarded(finals: Finalists, winner: Trained, guards: Guards) -> tuple[Verdic
     if before and after:
         verdicts.append(guard_forgetting(before, after, guards))
     return tuple(verdicts)
+
+
+def _proxy(losses: Mapping[str, float], scores: Mapping[str, Score], better: Better) -> tuple[Verdict, ...]:
+    """Whether the search's loss orders the finalists as the objective does."""
+    known = [trial for trial in scores if trial in losses]
+    values = [scores[trial].value for trial in known]
+    return (proxy_agrees([losses[trial] for trial in known], values, higher_is_better=better == "higher"),)
 
 
 def _open(finals: Finalists, chosen: str) -> int:

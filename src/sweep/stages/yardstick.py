@@ -54,13 +54,13 @@ class Yardstick:
 
     def of_report(self, view: View, report: Report) -> Measured:
         """A trained model, by its answers or its losses, which are shown in any case."""
-        beside = {"loss": loss_score(report.rows).value, **measured(report.rows, self.metrics)}
+        beside = measured(report.rows, self.metrics)
         if self.judge is None:
             score = replace(self.objective.score(report.rows), metrics=beside)
             return Measured(score=score, rows=report.rows)
         found = self.of_replies(view, report.replies, trained=True)
-        score = replace(found.score, metrics={**found.score.metrics, **beside})
-        return replace(found, score=score)
+        shown = {**found.score.metrics, "loss": loss_score(report.rows).value, **beside}
+        return replace(found, score=replace(found.score, metrics=shown))
 
     def of_replies(self, view: View, replies: Sequence[Reply], *, trained: bool) -> Measured:
         """Whatever answered the view's rows. trained: whether that had a price."""
