@@ -61,32 +61,15 @@ class Production:
                 self._conclude(training, best, tracker)
         return 0
 
-    def _decision(self, best: BestConfig | None) -> str | None:
-        """What confirmation made of the recipe; None where it was not found by a sweep."""
-        found = best.decision if best else (self._config.best or {}).get("decision")
-        return str(found) if found else None
-
-    def _registered_best(self) -> BestConfig | None:
-        uri = self._config.recipe_from
-        if not uri:
+    def _objection(self, best: BestConfig | None) -> str | None:
+        """What the sweep held against its own winner; None where it would ship it, or found none."""
+        found: Mapping[str, Any] = asdict(best) if best else self._config.best or {}
+        decision = found.get("decision", "ship")
+        if decision == "ship":
             return None
-        if both := next((o for o in self._config.overrides if _SETS_RECIPE.match(o)), None):
-            raise ConfigError(
-                f"recipe_from={uri} and {both} exclude each other: the registered configuration brings the "
-                "recipe and the model as they were found. Drop one of them."
-            )
-        best = load_best(uri, self._config.tracking)
-        validate_recipe(best.recipe, f"{uri}: recipe")
-        return best
-
-    def _reason(self, best: BestConfig | None) -> str:
-        """Why, as the sweep said it."""
-        verdicts: Any = (
-            [asdict(one) for one in best.verdicts] if best else (self._config.best or {}).get("verdicts")
-        )
-        return next(
-            (str(one["message"]) for one in verdicts or () if one["check"] == "ship"), "for no reason kept"
-        )
+        verdicts = found.get("verdicts") or ()
+        why = next((f": {one['message']}" for one in verdicts if one["check"] == "ship"), "")
+        return f"{decision}{why}"
 
     def _train(self, training: _Training) -> None:
         """Train to the horizon, from the newest checkpoint on. Interrupted, the step that runs is kept."""
@@ -126,7 +109,7 @@ class Production:
                 system_prompt=self._config.data.system_prompt,
                 best_yaml=self._best_yaml(best, assembly),
             )
-            registered = self._register(adapter, metrics, tracker, self._decision(best))
+            registered = self._register(adapter, metrics, tracker, ships=self._objection(best) is None)
             self._told.stage("registry", f"{registered.uri} as {registered.alias}")
         self._told.say(f"\ndone in {duration(time.monotonic() - self._begun)}")
         self._told.say(f"look   {tracker.ui_command()}")
@@ -140,7 +123,7 @@ class Production:
         return first, second
 
     def _register(
-        self, adapter: Adapter, metrics: Mapping[str, float], tracker: Tracker, decision: str | None
+        self, adapter: Adapter, metrics: Mapping[str, float], tracker: Tracker, *, ships: bool
     ) -> RegisteredAdapter:
         return register_adapter(
             self._config.tracking,
@@ -149,7 +132,7 @@ class Production:
             name=self._config.experiment,
             metrics=metrics,
             # What the sweep would not ship takes nobody's place, not even an empty one.
-            alias="auto" if decision in (None, "ship") else "challenger",
+            alias="auto" if ships else "challenger",
         )
 
     def _best_yaml(self, best: BestConfig | None, assembly: Assembly) -> Path | None:
@@ -180,11 +163,8 @@ class Production:
         self._told.stage("recipe", f"from {source or 'the defaults: no +best and no recipe_from was given'}")
         values = asdict(training.trial.recipe).items()
         self._told.more("  ".join(f"{key}={shown(value)}" for key, value in values))
-        decision = self._decision(best)
-        if decision not in (None, "ship"):
-            self._told.more(
-                f"the sweep's decision was {decision}, {self._reason(best)}: this becomes a challenger only"
-            )
+        if objection := self._objection(best):
+            self._told.more(f"the sweep's verdict was {objection}; what is trained becomes a challenger only")
         searched = best.data_fingerprint if best else (config.best or {}).get("data_fingerprint")
         if searched not in (None, data.fingerprint):
             self._told.more(
