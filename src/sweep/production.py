@@ -71,6 +71,19 @@ class Production:
         why = next((f": {one['message']}" for one in verdicts if one["check"] == "ship"), "")
         return f"{decision}{why}"
 
+    def _registered_best(self) -> BestConfig | None:
+        uri = self._config.recipe_from
+        if not uri:
+            return None
+        if both := next((o for o in self._config.overrides if _SETS_RECIPE.match(o)), None):
+            raise ConfigError(
+                f"recipe_from={uri} and {both} exclude each other: the registered configuration brings the "
+                "recipe and the model as they were found. Drop one of them."
+            )
+        best = load_best(uri, self._config.tracking)
+        validate_recipe(best.recipe, f"{uri}: recipe")
+        return best
+
     def _train(self, training: _Training) -> None:
         """Train to the horizon, from the newest checkpoint on. Interrupted, the step that runs is kept."""
         seen, state = training.newest_checkpoint()
