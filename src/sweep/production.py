@@ -63,11 +63,11 @@ class Production:
 
     def _objection(self, best: BestConfig | None) -> str | None:
         """What the sweep held against its own winner; None where it would ship it, or found none."""
-        found: Mapping[str, Any] = asdict(best) if best else self._config.best or {}
-        decision = found.get("decision", "ship")
-        if decision == "ship":
+        found = asdict(best) if best else self._config.best
+        decision = "ship" if found is None else found.get("decision", "no_evidence")
+        if found is None or decision == "ship":
             return None
-        verdicts = found.get("verdicts") or ()
+        verdicts: Any = found.get("verdicts") or ()
         why = next((f": {one['message']}" for one in verdicts if one["check"] == "ship"), "")
         return f"{decision}{why}"
 
