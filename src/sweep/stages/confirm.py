@@ -11,6 +11,7 @@ from sweep.data.split import DataSet
 from sweep.errors import CheckpointError
 from sweep.evaluation.confirmation import Confirmation, Finalist, Simpler
 from sweep.evaluation.guards import Guards, guard_forgetting, guard_overlap, guard_probe
+from sweep.evaluation.learning_curve import still_falling, unused
 from sweep.evaluation.proxy import proxy_agrees
 from sweep.evaluation.rows import Row
 from sweep.evaluation.selection import Better, Seeds, choose, finalists, seed_mean, seeded_difference
@@ -97,7 +98,7 @@ def confirm(
             for one in tried
         ),
         judgement=judgement,
-        verdicts=(*own, *proxy),
+        verdicts=(*own, *proxy, _more_rows(finals, trained[chosen])),
         slices=versus.slices(simpler.measured, better) if simpler else (),
         opened=opened,
     )
@@ -169,6 +170,11 @@ def _guarded(finals: Finalists, winner: Trained, guards: Guards) -> tuple[Verdic
     if before and after:
         verdicts.append(guard_forgetting(before, after, guards))
     return tuple(verdicts)
+
+
+def _more_rows(finals: Finalists, winner: Trained) -> Verdict:
+    losses = finals.losses_by_rows(winner)
+    return unused(winner.standing.trial.recipe.epochs) if losses is None else still_falling(losses)
 
 
 def _proxy(losses: Mapping[str, float], scores: Mapping[str, Score], better: Better) -> tuple[Verdict, ...]:
