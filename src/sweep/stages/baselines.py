@@ -11,6 +11,7 @@ from sweep.data.baselines import Baseline
 from sweep.errors import ConfigError
 from sweep.evaluation.objective import succeeds
 from sweep.stages.kept import run_kept
+from sweep.stages.untrained import require_scored
 from sweep.stages.yardstick import Measured, Yardstick
 from sweep.tracking.mlflow import Tracker
 from sweep.types import Asking, Backend, Job, Prompt, Reply, Report, Trial, Verdict, View
@@ -77,7 +78,7 @@ class Baselines:
 
     def _untrained(self, view: View) -> Measured:
         report = self._reports([self._job(UNTRAINED, view, None)])[f"baseline/{UNTRAINED}"]
-        return self.yardstick.of_report(view, report)
+        return self.yardstick.of_report(view, require_scored(report, self.base.base))
 
     def _replies(self, view: View, names: Sequence[str]) -> dict[str, tuple[Reply, ...]]:
         """By way, one for each row of the view, in their order."""
