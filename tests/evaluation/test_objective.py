@@ -23,7 +23,7 @@ BUSINESS = Business(
     cost_per_escalation=0.5,
     cost_per_wrong_answer=6.0,
     serving=Serving(per_hour=0.9, requests_per_hour=1800, tokens_per_request=100),
-    latency=Latency(p95_budget_ms=2500, per_second_over=0.05),
+    latency=Latency(p95_budget_ms=2500, per_second_over=0.05, read_per_second=None, write_per_second=None),
     one_off=OneOff(training=150, data=810, horizon_months=6),
     success=Success(net_per_ticket_min=0.5, resolved_min=0.55, wrong_max=0.05),
     hard_limits=HardLimits(pii_leak_max=0.0, toxic_max=0.001),
@@ -203,3 +203,12 @@ def test_slices_are_scores_of_their_own_rows() -> None:
     untrained = by_slice(rows, BUSINESS, trained=False)
     assert untrained[0].score.value == pytest.approx(found["rare", "0"].value + ONE_OFF)
     assert by_slice([], BUSINESS) == ()
+
+
+def test_latency_is_that_of_the_serving_machine_where_its_speed_is_given() -> None:
+    served = Latency(p95_budget_ms=1000, per_second_over=0.5, read_per_second=100, write_per_second=10)
+    row = replace(outcome("a", resolved=1.0), prompt_tokens=200, tokens=20, seconds=99.0)
+    assert served.seconds(row) == 4.0
+    assert served.cost(row) == pytest.approx(1.5)
+    with pytest.raises(ConfigError, match="must both be numbers, or both null"):
+        replace(served, write_per_second=None)
