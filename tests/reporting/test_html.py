@@ -143,7 +143,7 @@ def test_the_comparison_is_of_the_confirmed_trial_whoever_led_the_search(study: 
     page = page_of(replace(study, notes=replace(study.notes, confirmation=chosen)))
     heading, *rows = page.rows["comparison"]
     assert heading[1] == f"best (trial {other.trial.id})"
-    assert dict((row[0], row[1]) for row in rows)["validation loss"] == f"{other.loss:.4f}"
+    assert {row[0]: row[1] for row in rows}["validation loss"] == f"{other.loss:.4f}"
 
 
 def swept(folder: Path, scheduler: Scheduler | None = None, **space: object) -> StoredStudy:

@@ -83,7 +83,10 @@ def tell_baselines(told: Transcript, simpler: Sequence[Simpler], objective: Obje
     for one in simpler:
         name = " " * _INDENT + one.name
         table.add_row(
-            name, scored(one.confirm), _shares(one.confirm), f"[dim]{one.description.partition(';')[0]}[/]"
+            name,
+            scored(one.confirm),
+            _shares(one.confirm),
+            f"[dim]{escape(one.description.partition(';')[0])}[/]",
         )
     told.console.print(table)
     if good := [one.name for one in simpler if one.succeeds]:
