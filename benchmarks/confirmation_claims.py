@@ -23,7 +23,8 @@ from scipy.stats import binomtest
 from sweep.evaluation.compare import Difference
 from sweep.evaluation.rows import RowValue
 from sweep.evaluation.selection import choose, finalists, seeded_difference
-from sweep.evaluation.verdict import Comparison, Outcome, judge_winner
+from sweep.evaluation.verdict import Comparison, judge_winner
+from sweep.types import Decision
 
 Array = NDArray[np.float64]
 RESULT = Path(__file__).parent / "results" / "confirmation_claims.json"
@@ -73,7 +74,7 @@ class Search(NamedTuple):
     tested: Difference | None
     resampled: tuple[float, float] | None
     baseline: Difference
-    outcome: Outcome
+    outcome: Decision
 
 
 def values(world: World, quality: Array, luck: Array, rng: np.random.Generator) -> Array:

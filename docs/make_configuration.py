@@ -53,10 +53,10 @@ GROUPS = {
     "experiment": "Settings that belong together, added with a plus: `+experiment=smoke`.",
 }
 NODES: Mapping[str, type] = {
-    "confirm": Confirm,
     "audit": Audit,
     "audit.limits": Limits,
     "budget": Budget,
+    "confirm": Confirm,
     "data": DataSource,
     "data.split": SplitShares,
     "evaluation": Evaluation,

@@ -11,7 +11,6 @@ from sweep.evaluation.business import Business, HardLimits, Latency, OneOff, Ser
 from sweep.evaluation.compare import loss_score
 from sweep.evaluation.objective import TAKEN, Loss, MetricObjective, Objective, measured, succeeds
 from sweep.evaluation.outcomes import Outcome
-from sweep.evaluation.slices import by_slice
 from sweep.types import RowLoss, Verdict
 from tests.evaluation.tickets import outcome
 
@@ -48,7 +47,6 @@ def random_outcomes(count: int) -> list[Outcome]:
             seconds=float(rng.gamma(2, 1)),
             prompt_tokens=int(rng.integers(20, 400)),
             scores={"chrf": float(rng.uniform())},
-            slices={"style": "odd" if at % 2 else "even", "rare": str(at // 30)},
         )
         for at, (resolved, escalated, _) in enumerate(parts)
     ]
@@ -190,19 +188,6 @@ def test_every_objective_names_itself() -> None:
         ("chrf", "from 0 to 1", "loss"),
         ("loss", "nats per token", "perplexity"),
     ]
-
-
-def test_slices_are_scores_of_their_own_rows() -> None:
-    rows = random_outcomes(100)
-    found = {(part.column, part.value): part.score for part in by_slice(rows, BUSINESS)}
-    # Rows 90 to 99 are too few.
-    assert list(found) == [("rare", "0"), ("rare", "1"), ("rare", "2"), ("style", "even"), ("style", "odd")]
-    assert found["style", "odd"] == BUSINESS.score(rows[1::2])
-    assert found["rare", "1"] == BUSINESS.score(rows[30:60])
-    assert len(by_slice(rows, BUSINESS, least=10)) == 6
-    untrained = by_slice(rows, BUSINESS, trained=False)
-    assert untrained[0].score.value == pytest.approx(found["rare", "0"].value + ONE_OFF)
-    assert by_slice([], BUSINESS) == ()
 
 
 def test_latency_is_that_of_the_serving_machine_where_its_speed_is_given() -> None:

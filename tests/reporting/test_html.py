@@ -12,13 +12,13 @@ from optuna.storages import InMemoryStorage
 
 from sweep.analysis.effects import effects_of
 from sweep.analysis.outcomes import outcomes
-from sweep.evaluation.compare import Confirmation, Difference
 from sweep.reporting.html import render, write_report
 from sweep.search.notes import Asked, Handed
 from sweep.search.scheduler import Full, Scheduler
 from sweep.search.space import Space
 from sweep.search.stored import StoredStudy, read_study
-from sweep.types import Capacity, Done, Score, Verdict
+from sweep.types import Capacity, Decision, Done
+from tests.confirmations import confirmation
 from tests.studies import PLAN, open_study, run_study, synthetic_engine
 
 VOID = ("br", "link", "meta")
@@ -74,18 +74,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     return read_study(storage, PLAN.name)
 
 
-def confirmation(trial: str, *, passed: bool = True) -> Confirmation:
-    return Confirmation(
-        trial=trial,
-        best=Score(value=2.0, standard_error=0.1, examples=64, metrics={"perplexity": 7.4}),
-        defaults=Score(value=2.5, standard_error=0.1, examples=64, metrics={"perplexity": 12.2}),
-        difference=Difference(value=-0.5, low=-0.6, high=-0.4, p_value=0.001, rows=64, clusters=64),
-        verdict=Verdict(
-            check="beats_defaults", passed=passed, severity="warn", value=-0.5, limit=0, message="so it is"
-        ),
-    )
-
-
 def page_of(study: StoredStudy) -> Page:
     return Page(render(study, effects_of(study.standings, study.space, seed=study.seed)))
 
@@ -106,22 +94,34 @@ def test_every_trial_is_in_the_table_best_first(study: StoredStudy) -> None:
 
 def test_the_summary_claims_what_the_confirmation_found(study: StoredStudy) -> None:
     summary = page_of(study).texts["summary"]
-    assert f"Trial {study.best.trial.id} beats the defaults." in summary
-    assert (
-        "On 64 rows that the search never saw its loss is 2.000 nats per token, the defaults' 2.500"
-        in summary
-    )
-    assert "-0.500 (95%: -0.600 to -0.400)" in summary
-    assert "Before any training the model's validation loss is 4.250." in summary
-    doubtful = replace(study.notes, confirmation=confirmation(study.best.trial.id, passed=False))
-    summary = page_of(replace(study, notes=doubtful)).texts["summary"]
-    assert "No evidence that trial" in summary
+    assert f"Ship trial {study.best.trial.id}." in summary
     assert "So it is." in summary
+    assert "On 64 test rows its loss is 2.100 nats per token, the mean of 3 fresh seeds." in summary
+    assert "Against few_shot: -0.500 (95%: -0.600 to -0.400)." in summary
+    assert "was opened" not in summary
+    assert "Before any training the model's validation loss is 4.250." in summary
 
 
-def test_a_confirmation_of_an_earlier_winner_confirms_nothing(study: StoredStudy) -> None:
-    stale = replace(study, notes=replace(study.notes, confirmation=confirmation("99")))
-    page = page_of(stale)
+@pytest.mark.parametrize(
+    ("outcome", "headline"),
+    [
+        ("no_evidence", "No evidence that trial {} is worth shipping."),
+        ("use_baseline", "Don't train: few shot will do."),
+    ],
+)
+def test_the_summary_says_what_to_do_instead(study: StoredStudy, outcome: Decision, headline: str) -> None:
+    assert study.best is not None
+    best = study.best.trial.id
+    doubtful = replace(study.notes, confirmation=confirmation(best, outcome=outcome, opened=2))
+    summary = page_of(replace(study, notes=doubtful)).texts["summary"]
+    assert headline.format(best) in summary
+    assert "The test split was opened 2 times" in summary
+
+
+def test_a_confirmation_from_when_another_trial_led_confirms_nothing(study: StoredStudy) -> None:
+    assert study.best is not None
+    earlier = confirmation(study.best.trial.id, leader="99")
+    page = page_of(replace(study, notes=replace(study.notes, confirmation=earlier)))
     assert "not confirmed yet" in page.texts["summary"]
     assert "confirm loss" not in page.texts["comparison"]
 
@@ -132,7 +132,18 @@ def test_the_comparison_holds_both_recipes_and_scores(study: StoredStudy) -> Non
     assert rows["batch size"] == [str(study.best.trial.recipe.batch_size), str(PLAN.defaults.batch_size)]
     assert rows["validation loss"][0] == f"{study.best.loss:.4f}"
     assert rows["confirm loss"] == ["2.0000 ± 0.1000", "2.5000 ± 0.1000"]
-    assert rows["confirm perplexity"] == ["7.4", "12.2"]
+    assert rows["test loss"] == ["2.1000 ± 0.1000", "2.6000 ± 0.1000"]
+    assert rows["test perplexity"] == ["8.2", "13.5"]
+
+
+def test_the_comparison_is_of_the_confirmed_trial_whoever_led_the_search(study: StoredStudy) -> None:
+    assert study.best is not None
+    other = next(one for one in study.standings if one.state == "complete" and one != study.best)
+    chosen = confirmation(other.trial.id, leader=study.best.trial.id)
+    page = page_of(replace(study, notes=replace(study.notes, confirmation=chosen)))
+    heading, *rows = page.rows["comparison"]
+    assert heading[1] == f"best (trial {other.trial.id})"
+    assert {row[0]: row[1] for row in rows}["validation loss"] == f"{other.loss:.4f}"
 
 
 def swept(folder: Path, scheduler: Scheduler | None = None, **space: object) -> StoredStudy:
@@ -180,10 +191,11 @@ def test_it_says_where_rungs_are_judged_on_fewer_rows(study: StoredStudy) -> Non
 
 def test_what_an_earlier_winner_left_is_not_offered(study: StoredStudy) -> None:
     assert study.best is not None
-    handed = Handed(trial=study.best.trial.id, best="best.yaml", adapter=None, look="ui", next="train it")
+    best = study.best.trial.id
+    handed = Handed(trial=best, leader=best, best="best.yaml", adapter=None, look="ui", next="train it")
     now = replace(study, notes=replace(study.notes, handed=handed))
     assert "train it" in page_of(now).texts["summary"]
-    stale = replace(study, notes=replace(study.notes, handed=replace(handed, trial="99")))
+    stale = replace(study, notes=replace(study.notes, handed=replace(handed, leader="99")))
     assert "train it" not in page_of(stale).texts["summary"]
 
 
@@ -203,7 +215,7 @@ def test_texts_are_shown_and_not_run(study: StoredStudy) -> None:
         config=hostile,
         git_commit=None,
     )
-    handed = Handed(trial="0", best=hostile, adapter=hostile, look=hostile, next=hostile)
+    handed = Handed(trial="0", leader="0", best=hostile, adapter=hostile, look=hostile, next=hostile)
     first, *others = study.standings
     odd = replace(
         first, trial=replace(first.trial, recipe=replace(first.trial.recipe, target_modules=hostile))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -11,13 +10,14 @@ from pathlib import Path
 import pytest
 from optuna.storages import InMemoryStorage
 
+from sweep.data.audit.finding import Audited, Limit, Row, judge
 from sweep.errors import StudyError
-from sweep.evaluation.compare import Confirmation, Difference
-from sweep.search.notes import Asked, Handed
+from sweep.search.notes import Asked, Handed, Notes
 from sweep.search.storage import open_storage, open_stored
 from sweep.search.stored import read_study
 from sweep.search.study import Study
-from sweep.types import Capacity, Job, Score, Verdict
+from sweep.types import Capacity, Job
+from tests.confirmations import confirmation
 from tests.studies import PLAN, SPACE, open_study
 
 Run = Callable[..., Study]
@@ -32,17 +32,18 @@ ASKED = Asked(
     config="seed: 1\n",
     git_commit=None,
 )
-CONFIRMATION = Confirmation(
-    trial="3",
-    best=Score(value=1.0, standard_error=math.inf, examples=1, metrics={"perplexity": 2.7}),
-    defaults=Score(value=1.5, standard_error=0.1, examples=1),
-    difference=Difference(value=-0.5, low=-math.inf, high=math.inf, p_value=0.5, rows=1, clusters=1),
-    verdict=Verdict(
-        check="beats_defaults", passed=False, severity="warn", value=-0.5, limit=0.0, message="no"
-    ),
+FINDING = judge(
+    "leaks",
+    0.5,
+    Limit(warn=0.0, error=0.01),
+    worse="above",
+    message="half of the rows leak",
+    mend="split by groups",
+    rows=[Row("a", "How long?")],
 )
 HANDED = Handed(
     trial="3",
+    leader="2",
     best="sweeps/best/mine.yaml",
     adapter=None,
     look="mlflow ui",
@@ -76,16 +77,20 @@ def test_a_search_is_over_when_nothing_waits_and_its_winner_was_handed_over(run:
     study = run(open_study(storage))
     assert study.best is not None
     assert not read_study(storage, PLAN.name).over
-    study.note("handed", asdict(replace(HANDED, trial="99")))
-    study.note("confirmation", asdict(replace(CONFIRMATION, trial="99")))
+    leader = study.best.trial.id
+    other = next(one.trial.id for one in study.standings if one.state == "complete" and one != study.best)
+    study.note("handed", asdict(replace(HANDED, trial=leader, leader="99")))
+    study.note("confirmation", asdict(confirmation(leader, leader="99")))
     stale = read_study(storage, PLAN.name)
     assert (stale.over, stale.handed, stale.confirmation) == (False, None, None)
-    study.note("handed", asdict(replace(HANDED, trial=study.best.trial.id)))
-    study.note("confirmation", asdict(replace(CONFIRMATION, trial=study.best.trial.id)))
+    assert stale.winner == study.best
+    study.note("handed", asdict(replace(HANDED, trial=other, leader=leader)))
+    study.note("confirmation", asdict(confirmation(other, leader=leader)))
     told = read_study(storage, PLAN.name)
     assert told.over
     assert told.handed
     assert told.confirmation
+    assert told.winner == study.standing(other), "chosen on other rows, not by the search"
     more = open_study(storage, trials=PLAN.trials + 1)
     assert isinstance(more.next(Capacity()), Job)
     assert not read_study(storage, PLAN.name).over
@@ -95,25 +100,32 @@ def test_a_note_of_another_version_counts_as_not_there() -> None:
     storage = InMemoryStorage()
     study = open_study(storage)
     study.note("asked", {"overrides": ["+experiment=mine"], "data": "rows.csv", "colour": "red"})
+    # As it was before finalists had seeds.
+    study.note("confirmation", {"trial": "3", "best": None, "defaults": None, "difference": None})
     study.note("base_loss", 4.2)
     notes = read_study(storage, PLAN.name).notes
-    assert (notes.asked, notes.base_loss) == (None, 4.2)
+    assert (notes.asked, notes.confirmation, notes.base_loss) == (None, None, 4.2)
 
 
 def test_notes_come_back_as_they_were(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'sweep.db'}"
     study = open_study(open_storage(url))
     assert set(asdict(read_study(open_stored(url), PLAN.name).notes).values()) == {None}
+    found = confirmation("3")
+    audited = Audited(findings=(FINDING,), allowed=("leaks",))
     study.note("asked", asdict(ASKED))
+    study.note("audit", audited.as_json())
+    study.note("baselines", {"found": [asdict(one) for one in found.baselines]})
     study.note("base_loss", 4.2)
-    study.note("confirmation", asdict(CONFIRMATION))
+    study.note("confirmation", asdict(found))
     study.note("handed", asdict(HANDED))
-    notes = read_study(open_stored(url), PLAN.name).notes
-    assert (notes.asked, notes.base_loss, notes.confirmation, notes.handed) == (
-        ASKED,
-        4.2,
-        CONFIRMATION,
-        HANDED,
+    assert read_study(open_stored(url), PLAN.name).notes == Notes(
+        asked=ASKED,
+        audit=audited,
+        baselines=found.baselines,
+        base_loss=4.2,
+        confirmation=found,
+        handed=HANDED,
     )
 
 

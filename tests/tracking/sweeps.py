@@ -37,6 +37,10 @@ BEST = BestConfig(
     validation=Score(value=1.22, standard_error=0.012, examples=200, metrics={"bits_per_byte": 0.5}),
     confirm=Score(value=1.2345, standard_error=0.01, examples=400),
     default_confirm=Score(value=1.31, standard_error=0.011, examples=400),
+    test=Score(value=1.2456, standard_error=0.02, examples=300),
+    default_test=Score(value=1.32, standard_error=0.02, examples=300),
+    baselines={"few_shot": Score(value=1.4, standard_error=0.03, examples=400, metrics={"resolved": 0.5})},
+    decision="no_evidence",
     verdicts=(
         Verdict(
             check="beats_default",

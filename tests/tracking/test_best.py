@@ -46,6 +46,9 @@ BESTS = st.builds(
     validation=SCORES,
     confirm=SCORES,
     default_confirm=st.none() | SCORES,
+    test=st.none() | SCORES,
+    default_test=st.none() | SCORES,
+    baselines=st.dictionaries(TEXTS, SCORES, max_size=2),
     verdicts=st.lists(VERDICTS, max_size=2).map(tuple),
     git_commit=st.none() | TEXTS,
     mlflow_run=st.none() | TEXTS,
@@ -81,7 +84,10 @@ def test_the_file_says_where_it_comes_from_and_how_to_use_it(tmp_path: Path) -> 
     comments = [line for line in lines if line.startswith("#")]
     assert lines[0] == "# @package _global_"
     assert "# Best recipe of study support_bot: trial 12, seed 0, 4096 examples." in comments
+    assert "# decision    no_evidence" in comments
+    assert "# test        this recipe   1.2456 ± 0.0200 (standard error, 300 examples)" in comments
     assert "# confirm     this recipe   1.2345 ± 0.0100 (standard error, 400 examples)" in comments
+    assert "#             few_shot      1.4000 ± 0.0300 (standard error, 400 examples)" in comments
     command = "python -m sweep.train +experiment=support_bot 'space.lora_rank=choice(8, 16)' +best=found"
     assert f"# Train with it:  {command}" in comments
     assert any("beats_default: only 0.1 best" in line for line in comments)
@@ -89,10 +95,23 @@ def test_the_file_says_where_it_comes_from_and_how_to_use_it(tmp_path: Path) -> 
 
 
 def test_defaults_that_came_to_no_end_have_no_score(tmp_path: Path) -> None:
-    told = replace(BEST, default_confirm=None)
+    told = replace(BEST, default_confirm=None, default_test=None)
     path = write_best(told, tmp_path / "found.yaml").path
     assert "default" not in path.read_text().replace("beats_default", "")
     assert read_best(path) == told
+
+
+def test_a_file_from_before_confirmation_with_fresh_seeds_reads_as_not_shown_to_be_better(
+    tmp_path: Path,
+) -> None:
+    path = write_best(BEST, tmp_path / "found.yaml").path
+    node = yaml.safe_load(path.read_text())
+    later = ("test", "default_test", "baselines", "decision")
+    assert all(node["best"].pop(name) for name in later)
+    path.write_text(yaml.safe_dump(node))
+    assert read_best(path) == replace(
+        BEST, test=None, default_test=None, baselines={}, decision="no_evidence"
+    )
 
 
 def test_the_file_of_the_same_study_is_replaced_whole(tmp_path: Path) -> None:
@@ -147,6 +166,12 @@ def test_hand_written_numbers_are_read_as_hydra_reads_them(tmp_path: Path) -> No
         ("rslora: false", "rslora: 2", r"recipe\.rslora must be true or false"),
         ("examples: 400", "examples: few", r"best\.confirm\.examples must be a whole number"),
         ("trial: 12", "trial: 12\n  when: now", r"best has unknown keys when"),
+        (
+            "decision: no_evidence",
+            "decision: maybe",
+            r"best\.decision is 'maybe'; must be one of ship, no_evidence, use_baseline",
+        ),
+        ("resolved: 0.5", "resolved: 0.5\n      odd: 1", r"best\.baselines\.few_shot has unknown keys odd"),
         ("model:", "modell:", r"best lacks model"),
         ("recipe:", "recipe: [", r"is not YAML"),
     ],

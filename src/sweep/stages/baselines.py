@@ -11,7 +11,6 @@ from sweep.data.baselines import Baseline
 from sweep.errors import ConfigError
 from sweep.evaluation.objective import succeeds
 from sweep.stages.kept import run_kept
-from sweep.stages.untrained import require_scored
 from sweep.stages.yardstick import Measured, Yardstick
 from sweep.tracking.mlflow import Tracker
 from sweep.types import Asking, Backend, Job, Prompt, Reply, Report, Trial, Verdict, View
@@ -53,10 +52,10 @@ class Baselines:
         """Each way on the rows of the view, or only those of these names, best first.
 
         Where the objective needs no replies, that is the base model's own loss. One that the engine gives
-        no replies for is left out, with a warning.
+        no replies or no loss for is left out, with a warning.
         """
         if self.yardstick.judge is None:
-            found = {UNTRAINED: self._untrained(view)}
+            found = self._untrained(view)
         else:
             replies = self._replies(view, list(self.ways if names is None else names))
             found = {
@@ -76,9 +75,13 @@ class Baselines:
     def _description(self, name: str) -> str:
         return "the base model as it is" if name == UNTRAINED else self.ways[name].description
 
-    def _untrained(self, view: View) -> Measured:
-        report = self._reports([self._job(UNTRAINED, view, None)])[f"baseline/{UNTRAINED}"]
-        return self.yardstick.of_report(view, require_scored(report, self.base.base))
+    def _untrained(self, view: View) -> dict[str, Measured]:
+        job = self._job(UNTRAINED, view, None)
+        report = self._reports([job])[job.id]
+        if report.state != "reached":
+            _tell_left_out(job, report.error)
+            return {}
+        return {UNTRAINED: self.yardstick.of_report(view, report)}
 
     def _replies(self, view: View, names: Sequence[str]) -> dict[str, tuple[Reply, ...]]:
         """By way, one for each row of the view, in their order."""
@@ -145,9 +148,13 @@ def _whole(job: Job, asking: Asking, report: Report) -> bool:
     """Whether each prompt has its reply; a warning where not."""
     if [reply.row for reply in report.replies] == [prompt.row for prompt in asking.prompts]:
         return True
-    reason = report.error or f"the engine gave {len(report.replies)} replies to {len(asking.prompts)} prompts"
-    _logger.warning("%s is left out: %s", job.id.replace("/", "."), reason)
+    given = f"the engine gave {len(report.replies)} replies to {len(asking.prompts)} prompts"
+    _tell_left_out(job, report.error or given)
     return False
+
+
+def _tell_left_out(job: Job, reason: str | None) -> None:
+    _logger.warning("%s is left out: %s", job.id.replace("/", "."), reason)
 
 
 def _in_order(answers: Sequence[Prompt | Reply], replied: Sequence[Reply]) -> tuple[Reply, ...]:

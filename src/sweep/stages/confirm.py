@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.data.split import DataSet
-from sweep.errors import CheckpointError
+from sweep.errors import CheckpointError, TrainingError
 from sweep.evaluation.confirmation import Confirmation, Finalist, Simpler
 from sweep.evaluation.guards import Guards, guard_forgetting, guard_overlap, guard_probe
 from sweep.evaluation.learning_curve import still_falling, unused
@@ -25,6 +25,11 @@ from sweep.stages.yardstick import Measured, mean_of
 from sweep.types import Score, Standing, Verdict
 
 DEFAULTS = "0"
+
+_NONE_ABLE = (
+    "No trial can be confirmed: one that came to its end in the search and holds to its guards must do so "
+    "with fresh seeds too. Search on with more trials (budget.trials), or elsewhere under another name."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +53,19 @@ def confirm(
 
     tried: the baselines on the confirm split, best first. violations: of guards by trial, in the search;
     above 0 a trial can't win. Finalists are chosen by the search's loss, the winner among them on the confirm
-    split; then the test split is opened for the winner, the defaults and the best baseline.
+    split; then the test split is opened for the winner, the defaults and the best baseline. Raises
+    TrainingError where no trial that came to its end in the search does so with fresh seeds.
     Source of the intervals: `seeded_difference`.
     """
     better = finals.yardstick.better
     complete = {one.trial.id: one.loss for one in finals.study.standings if one.state == "complete"}
     names = finalists(complete, violations, better="lower", defaults=DEFAULTS, count=finals.asked.top_k)
     trained = finals.trained(names)
-    chosen = choose({trial: _rows(one.measured) for trial, one in trained.items()}, better=better)
+    # The defaults are among the finalists, whatever the search said of them.
+    able = [trial for trial in trained if trial in complete and violations.get(trial, 0.0) <= 0.0]
+    if not able:
+        raise TrainingError(_NONE_ABLE)
+    chosen = choose({trial: _rows(trained[trial].measured) for trial in able}, better=better)
     opened = _open(finals, chosen)
     rivals = [trial for trial in dict.fromkeys((chosen, DEFAULTS)) if trial in trained]
     tested = {trial: finals.tested(trained[trial]) for trial in rivals}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from sweep.search.study import Study
 from sweep.stages.kept import run_kept
 from sweep.stages.yardstick import Measured, Yardstick
 from sweep.types import Asking, Backend, Job, Probe, Report, RowLoss, Standing, Trial, View
+
+_logger = logging.getLogger("sweep.stages")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ class Finalists:
     def trained(self, trials: Sequence[str]) -> dict[str, Trained]:
         """Those that came to their end with every seed, in this order, measured on the confirm split.
 
-        Raises TrainingError where none does.
+        The others are left out with a warning. Raises TrainingError where none does.
         """
         view = self.view("confirm")
         jobs = {
@@ -82,22 +85,24 @@ class Finalists:
         found = {}
         for trial, of_trial in jobs.items():
             mine = {seed: reports[job.id] for seed, job in of_trial.items()}
-            if all(report.state == "reached" for report in mine.values()):
-                found[trial] = Trained(
-                    standing=self.study.standing(trial),
-                    jobs=of_trial,
-                    reports=mine,
-                    measured={seed: self.yardstick.of_report(view, report) for seed, report in mine.items()},
-                )
+            if bad := [report for report in mine.values() if report.state != "reached"]:
+                _logger.warning("Trial %s is no finalist: %s with a fresh seed: %s", trial, *_end(bad[0]))
+                continue
+            found[trial] = Trained(
+                standing=self.study.standing(trial),
+                jobs=of_trial,
+                reports=mine,
+                measured={seed: self.yardstick.of_report(view, report) for seed, report in mine.items()},
+            )
         if not found:
-            reasons = sorted({f"{report.state}: {report.error}" for report in reports.values()})
+            reasons = sorted({": ".join(_end(report)) for report in reports.values()})
             raise TrainingError(
                 "None of the finalists came to its end with fresh seeds.\n  " + "\n  ".join(reasons)
             )
         return found
 
     def tested(self, trained: Trained) -> dict[int, Measured]:
-        """The same seeds on the test split."""
+        """The same seeds on the test split. Raises TrainingError where one can't be scored."""
         view = self.view("test")
         reports = self._scored(trained, view, self.yardstick.asking(view))
         return {seed: self.yardstick.of_report(view, report) for seed, report in reports.items()}
@@ -110,7 +115,7 @@ class Finalists:
         """Losses on unrelated text: the base model's, and all seeds' of the trial."""
         view = View("general")
         base = self._job("general/base", next(iter(trained.jobs.values())), view, None, checkpoint=None)
-        before = self._run([base])["general/base"].rows
+        before = self._reached([base])["general/base"].rows
         after = self._scored(trained, view, None)
         return before, [
             RowLoss(f"{row.row}/{seed}", row.nats, row.tokens)
@@ -181,7 +186,7 @@ class Finalists:
             )
             for seed, job in trained.jobs.items()
         }
-        reports = self._run(list(jobs.values()))
+        reports = self._reached(list(jobs.values()))
         return {seed: reports[job.id] for seed, job in jobs.items()}
 
     def _job(self, name: str, like: Job, view: View, asked: Asking | None, *, checkpoint: str | None) -> Job:
@@ -200,9 +205,22 @@ class Finalists:
             asked=asked,
         )
 
+    def _reached(self, jobs: Sequence[Job]) -> dict[str, Report]:
+        reports = self._run(jobs)
+        if bad := [report for report in reports.values() if report.state != "reached"]:
+            raise TrainingError(
+                f"{bad[0].job} could not be scored; {': '.join(_end(bad[0]))}. Mend the cause and start the "
+                "same command again: what was trained is kept."
+            )
+        return reports
+
     def _run(self, jobs: Sequence[Job]) -> dict[str, Report]:
         key = [self.study.fingerprint, self.yardstick.data.fingerprint]
         return run_kept(jobs, self.backend, path=self.folder / "confirm.json", key=key)
+
+
+def _end(report: Report) -> tuple[str, str]:
+    return report.state, report.error or "no reason was given"
 
 
 def _fresh(seed: int, number: int) -> int:

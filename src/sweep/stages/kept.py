@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sweep.engines.checkpoint import verified
+from sweep.errors import CheckpointError
 from sweep.paths import write_whole
 from sweep.search.loop import Jobs
 from sweep.types import Backend, Job, Reply, Report, RowLoss, RowProbe
@@ -38,7 +40,11 @@ def run_kept(jobs: Sequence[Job], backend: Backend, *, path: Path, key: Sequence
 
 
 def _digest(job: Job, key: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps([*key, asdict(job)]).encode()).hexdigest()
+    told = asdict(job)
+    if job.stop == 0:
+        # The base model as it is, whatever recipe it would have been trained by.
+        told |= {"trial": job.trial.base, "horizon": 0}
+    return hashlib.sha256(json.dumps([*key, told]).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -49,8 +55,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _usable(job: Job, kept: dict[str, Any]) -> bool:
-    """Whether the state that the job left is still there, if others go on from it."""
-    return job.start == job.stop or kept["checkpoint"] is None or Path(kept["checkpoint"]).is_dir()
+    """Whether the state that the job left is still there and whole, if others go on from it."""
+    if job.start == job.stop or kept["checkpoint"] is None:
+        return True
+    try:
+        verified(Path(kept["checkpoint"]))
+    except CheckpointError:
+        return False
+    return True
 
 
 def _report(kept: dict[str, Any]) -> Report:

@@ -15,13 +15,11 @@ _TRAINING_COST = 4.5
 def score_base(study: Study, backend: Backend) -> Report:
     """The untrained model's report on the rows of every rung. Raises ModelError if it can't be scored."""
     (report,) = run_jobs([_job(study)], backend).values()
-    return require_scored(report, study.plan.base)
-
-
-def require_scored(report: Report, base: str) -> Report:
-    """The report. Raises ModelError where the model of that name has no loss."""
     if report.state != "reached" or report.validation_loss is None:
-        raise ModelError(f"model: {base} could not be scored, so it can't be trained: {report.error}")
+        raise ModelError(
+            f"model: {study.plan.base} could not be scored on validation rows, so it can't be trained: "
+            f"{report.error}"
+        )
     return report
 
 

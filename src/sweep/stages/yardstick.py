@@ -10,6 +10,7 @@ import numpy as np
 
 from sweep.data.baselines import question
 from sweep.data.split import DataSet
+from sweep.errors import ConfigError
 from sweep.evaluation.compare import loss_score
 from sweep.evaluation.metrics import measured
 from sweep.evaluation.objective import Objective
@@ -53,11 +54,19 @@ class Yardstick:
         return Asking(prompts, self.reply_tokens)
 
     def of_report(self, view: View, report: Report) -> Measured:
-        """A trained model, by its answers or its losses, which are shown in any case."""
+        """A trained model, by its answers or its losses, which are shown in any case.
+
+        Raises ConfigError where answers are needed and the engine gave none.
+        """
         beside = measured(report.rows, self.metrics)
         if self.judge is None:
             score = replace(self.objective.score(report.rows), metrics=beside)
             return Measured(score=score, rows=report.rows)
+        if not report.replies:
+            raise ConfigError(
+                f"objective: {self.objective.name} is judged by replies, and the engine gave none for "
+                f"{report.job}. Choose an engine that answers, such as engine=packed, or objective=loss."
+            )
         found = self.of_replies(view, report.replies, trained=True)
         shown = {**found.score.metrics, "loss": loss_score(report.rows).value, **beside}
         return replace(found, score=replace(found.score, metrics=shown))

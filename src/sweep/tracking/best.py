@@ -126,8 +126,8 @@ _Dumper.add_multi_representer(float, lambda dumper, value: dumper.represent_floa
 
 def _as_yaml(best: BestConfig, name: str) -> str:
     told = asdict(best)
-    for name in [name for name in _SCORES if told[name] is None]:
-        del told[name]
+    for score in [score for score in _SCORES if told[score] is None]:
+        del told[score]
     # The model stays inside: as a key of its own, Hydra would merge it into another model's.
     nodes = {"recipe": told.pop("recipe"), "best": told}
     body = yaml.dump(nodes, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
