@@ -23,17 +23,16 @@ def ways_of(simpler: Sequence[Simpler], confirmation: Confirmation | None) -> pd
     kind: baseline, defaults or winner, which the defaults may be. low, high: see `interval_of`. rows: whose
     mean the value is.
     """
-    better = confirmation.better if confirmation else None
     ways: list[tuple[str, str, Simpler | Finalist]] = [
         (title(one.name), "baseline", one) for one in (confirmation.baselines if confirmation else simpler)
     ]
     if confirmation is not None:
         own = confirmation.winner
-        ways.append((f"trial {own.trial}", "winner", own))
-        if confirmation.defaults not in (None, own):
-            assert confirmation.defaults is not None
-            ways.append(("defaults (trial 0)", "defaults", confirmation.defaults))
-        sign = -1 if better == "higher" else 1
+        rival = confirmation.defaults
+        ways.append(("defaults (trial 0)" if own is rival else f"trial {own.trial}", "winner", own))
+        if rival is not None and rival is not own:
+            ways.append(("defaults (trial 0)", "defaults", rival))
+        sign = -1 if confirmation.better == "higher" else 1
         ways.sort(key=lambda way: sign * way[2].confirm.value)
     table = [
         _row(name, kind, split, score)

@@ -94,7 +94,7 @@ def _story(study: StoredStudy) -> dict[str, Any]:
         "goal": goal_sentences(goal) if goal else [],
         "verdict": verdict_of(study),
         "worth": worth_of(confirmation, goal) if confirmation else [],
-        "caveats": caveats_of(confirmation) if confirmation else [],
+        "caveats": caveats_of(confirmation, goal) if confirmation else [],
         "data": data_sentence(notes.audit) if notes.audit else "The data was not checked.",
         "headings": headings,
         "baselines": baselines,

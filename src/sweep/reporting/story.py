@@ -12,7 +12,7 @@ from sweep.data.audit.finding import Audited
 from sweep.evaluation.compare import Difference
 from sweep.evaluation.confirmation import Confirmation, Simpler
 from sweep.evaluation.goal import Goal
-from sweep.reporting.summary import scored, word_of
+from sweep.reporting.summary import amount, named, scored, word_of
 from sweep.search.stored import StoredStudy
 
 # How checks of the data ended, by the audit's word.
@@ -84,11 +84,11 @@ def data_sentence(audited: Audited) -> str:
 
 def worth_of(confirmation: Confirmation, goal: Goal | None) -> list[Worth]:
     """On test rows: the winner, its rivals, and by how much it is worth more, with 95% intervals."""
-    scores = {f"trial {confirmation.trial}": confirmation.winner.test}
+    scores = {named(confirmation.trial): confirmation.winner.test}
     if confirmation.baseline:
         scores[f"{title(confirmation.baseline.name)}, the best simpler way"] = confirmation.baseline.test
     if confirmation.defaults and confirmation.trial != "0":
-        scores["defaults (trial 0)"] = confirmation.defaults.test
+        scores[named("0")] = confirmation.defaults.test
     rows = [
         _worth(name, (score.value, *interval_of(score)), goal, sign="")
         for name, score in scores.items()
@@ -104,16 +104,15 @@ def baselines_of(study: StoredStudy) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the simpler ways, best first; without columns that none has a number for."""
     simpler = study.notes.baselines or ()
     goal = study.notes.goal
+    limited = goal is not None and bool(goal.limits)
     columns = {
         "way": [title(one.name) for one in simpler],
         goal.objective if goal else "value": [scored(one.confirm) for one in simpler],
         **{name: _metric(simpler, name, "{:.0%}") for name in _SHARES},
         "p95 seconds": _metric(simpler, "p95_seconds", "{:.2f}"),
         "tokens read": _metric(simpler, "prompt_tokens", "{:.0f}"),
-        "tokens written": _metric(simpler, "tokens", "{:.0f}"),
-        "meets the goal": ["yes" if one.succeeds else "no" for one in simpler]
-        if goal and goal.limits
-        else [],
+        "written": _metric(simpler, "tokens", "{:.0f}"),
+        "meets the goal": ["yes" if one.succeeds else "no" for one in simpler] if limited else [],
         "what it is": [one.description for one in simpler],
     }
     shown = {heading: texts for heading, texts in columns.items() if any(text != "-" for text in texts)}
@@ -127,8 +126,8 @@ def checks_of(confirmation: Confirmation) -> list[Checked]:
             check=title(verdict.check),
             word=word_of(verdict),
             message=verdict.message,
-            value="-" if math.isnan(verdict.value) else f"{verdict.value:.3g}",
-            limit=f"{verdict.limit:.3g}",
+            value="-" if math.isnan(verdict.value) else amount(verdict.value),
+            limit=amount(verdict.limit),
         )
         for verdict in confirmation.verdicts
     ]

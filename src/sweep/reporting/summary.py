@@ -39,7 +39,7 @@ def verdict_of(study: StoredStudy) -> Verdict:
     trial = f"trial {confirmation.trial}"
     headline = {
         "ship": f"Ship {trial}.",
-        "use_baseline": f"Don't train: {_rival(confirmation)} will do.",
+        "use_baseline": f"Don't train: {_rival(confirmation, study.notes.goal)}.",
         "no_evidence": f"No evidence that {trial} is worth shipping.",
     }[confirmation.judgement.outcome]
     tone = "good" if confirmation.judgement.outcome == "ship" else "plain"
@@ -61,14 +61,22 @@ def measured_of(confirmation: Confirmation, goal: Goal | None) -> list[str]:
             f"Against {comparison.rival}: {difference.value:+.3f} "
             f"(95%: {difference.low:+.3f} to {difference.high:+.3f}){_monthly(difference, goal)}."
         )
-    return [*told, *caveats_of(confirmation)]
+    return [*told, *caveats_of(confirmation, goal)]
 
 
-def caveats_of(confirmation: Confirmation) -> list[str]:
+def caveats_of(confirmation: Confirmation, goal: Goal | None) -> list[str]:
     """Sentences that temper what was measured."""
     told = []
     if confirmation.trial == "0":
         told.append("No finalist was better than the recipe's own values, which are trial 0.")
+    limits = {name.rpartition("_")[0] for name in goal.limits} if goal else set()
+    missed = [
+        title(one.check)
+        for one in confirmation.verdicts
+        if one.check in limits and not one.passed and not math.isnan(one.value)
+    ]
+    if missed:
+        told.append(f"Trial {confirmation.trial} misses the goal: {', '.join(missed)}.")
     if confirmation.opened > 1:
         told.append(
             f"The test split was opened {confirmation.opened} times, so the intervals are somewhat too good."
@@ -86,9 +94,11 @@ def _monthly(difference: Difference, goal: Goal | None) -> str:
     return f", {value} {goal.currency} a month ({low} to {high})"
 
 
-def _rival(confirmation: Confirmation) -> str:
+def _rival(confirmation: Confirmation, goal: Goal | None) -> str:
     baseline = confirmation.baseline
-    return title(baseline.name) if baseline else "a baseline"
+    name = title(baseline.name) if baseline else "a baseline"
+    missed = baseline and not baseline.succeeds and goal and goal.limits
+    return f"{name} is no worse, though it misses the goal" if missed else f"{name} will do"
 
 
 def _progress(study: StoredStudy) -> str:
@@ -145,8 +155,18 @@ def word_of(check: Check) -> str:
 
 def failure_of(check: Check) -> str:
     """Which check it was, its value, and the limit that this passed."""
-    found = "" if math.isnan(check.value) else f": {check.value:.3g}, limit {check.limit:.3g}"
+    found = "" if math.isnan(check.value) else f": {amount(check.value)}, limit {amount(check.limit)}"
     return f"{check.check}{found}"
+
+
+def named(trial: str) -> str:
+    """A trial as people are told of it."""
+    return "defaults (trial 0)" if trial == "0" else f"trial {trial}"
+
+
+def amount(value: float) -> str:
+    """A value to three digits, or all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def scored(score: Score) -> str:

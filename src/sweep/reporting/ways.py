@@ -14,7 +14,10 @@ from sweep.reporting.style import BLUE, INK, RED, dress
 
 PALE_BLUE = "#9CC5E0"
 # By split: how its bars are called and coloured.
-SPLITS = {"confirm": ("confirm rows, which chose", PALE_BLUE), "test": ("test rows, opened once", BLUE)}
+SPLITS = {
+    "confirm": ("confirm rows, which chose the winner", PALE_BLUE),
+    "test": ("test rows, opened once", BLUE),
+}
 
 
 def ways_figure(ways: pd.DataFrame, goal: Goal) -> go.Figure:
@@ -45,7 +48,7 @@ def ways_figure(ways: pd.DataFrame, goal: Goal) -> go.Figure:
         )
     dress(figure, escape(sentence(goal.objective)), height=190 + 46 * max(len(names), 1))
     figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.08)
-    figure.update_xaxes(title_text=f"{escape(goal.unit)}, whiskers: 95%")
+    figure.update_xaxes(title_text=escape(goal.unit))
     figure.update_yaxes(
         autorange="reversed",
         showgrid=False,
