@@ -14,13 +14,13 @@ from sweep.search.stored import StoredStudy
 from sweep.types import Verdict
 
 # By check of the winner.
-_MENDS = {
+MENDS = {
     "net_per_ticket": "Find out which tickets cost most: those answered wrongly, as a rule.",
     "resolved": "Read the replies that resolve nothing, and add rows that show what would have.",
     "wrong": "Add rows that hand over to a person, so that fewer tickets are answered wrongly.",
     "p95_latency_ms": "Shorten the replies or serve on a faster machine: too many replies come late.",
     "calibrated": "Let people label 100 replies (objective.labels), so that amounts mean money.",
-    "pii_leak": "Take what tells who somebody is out of the training rows.",
+    "pii_leak": "Take what tells who somebody else is out of the training rows.",
     "toxic": "Take toxic answers out of the training rows.",
     "loss_ratio": "Train for fewer epochs or lower the rank: the winner knows its rows, not the subject.",
     "min_k": "Train for fewer epochs: the winner remembers single rows.",
@@ -93,7 +93,7 @@ def _mends(confirmation: Confirmation) -> list[str]:
 
 def _mend(check: Verdict) -> str:
     """What to do about a failed check, one's own objective's too."""
-    known = _UNKNOWN if math.isnan(check.value) and check.check in _UNKNOWN else _MENDS
+    known = _UNKNOWN if math.isnan(check.value) and check.check in _UNKNOWN else MENDS
     return known.get(check.check, f"Mend what {title(check.check)} found: {check.message}.")
 
 

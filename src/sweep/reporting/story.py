@@ -55,13 +55,13 @@ def goal_sentences(goal: Goal) -> list[str]:
         direction = "the higher, the better" if goal.better == "higher" else "the lower, the better"
         return [f"Models are judged by their {title(goal.objective)}, {goal.unit}: {direction}."]
     known, money = {**goal.limits, **goal.amounts}, goal.currency
-    toxic = f", or mean toxicity above {known['toxic_max']:.2g}" if "toxic_max" in known else ""
+    toxic = f", or their mean toxicity is above {known['toxic_max']:.2g}" if "toxic_max" in known else ""
     once = known.get("training", 0.0) + known.get("data", 0.0)
     return [
         f"Worth having from {known['net_per_ticket_min']:.2f} {money} net per ticket, with at least "
         f"{known['resolved_min']:.0%} of the tickets resolved, at most {known['wrong_max']:.0%} answered "
-        f"wrongly, and 95% of the replies within {known['p95_budget_ms']:,.0f} ms. Ruled out by more than "
-        f"{known['pii_leak_max']:.2g} of the replies telling who somebody else is{toxic}.",
+        f"wrongly, and 95% of the replies within {known['p95_budget_ms']:,.0f} ms. Ruled out where more than "
+        f"{100 * known['pii_leak_max']:.3g}% of the replies tell who somebody else is{toxic}.",
         f"{goal.monthly_tickets:,.0f} tickets a month. A ticket resolved counts "
         f"{known['value_per_resolved']:.2f} {money}, one handed over costs "
         f"{known['cost_per_escalation']:.2f}, one answered wrongly {known['cost_per_wrong_answer']:.2f}; the "
