@@ -12,7 +12,7 @@ from sweep.data.audit.finding import Audited
 from sweep.evaluation.compare import Difference
 from sweep.evaluation.confirmation import Confirmation, Simpler
 from sweep.evaluation.goal import Goal
-from sweep.reporting.summary import amount, named, scored, word_of
+from sweep.reporting.summary import amount, called, scored, word_of
 from sweep.search.stored import StoredStudy
 
 # How checks of the data ended, by the audit's word.
@@ -84,11 +84,11 @@ def data_sentence(audited: Audited) -> str:
 
 def worth_of(confirmation: Confirmation, goal: Goal | None) -> list[Worth]:
     """On test rows: the winner, its rivals, and by how much it is worth more, with 95% intervals."""
-    scores = {named(confirmation.trial): confirmation.winner.test}
+    scores = {called(confirmation.trial): confirmation.winner.test}
     if confirmation.baseline:
         scores[f"{title(confirmation.baseline.name)}, the best simpler way"] = confirmation.baseline.test
     if confirmation.defaults and confirmation.trial != "0":
-        scores[named("0")] = confirmation.defaults.test
+        scores[called("0")] = confirmation.defaults.test
     rows = [
         _worth(name, (score.value, *interval_of(score)), goal, sign="")
         for name, score in scores.items()

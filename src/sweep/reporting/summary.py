@@ -159,7 +159,7 @@ def failure_of(check: Check) -> str:
     return f"{check.check}{found}"
 
 
-def named(trial: str) -> str:
+def called(trial: str) -> str:
     """A trial as people are told of it."""
     return "defaults (trial 0)" if trial == "0" else f"trial {trial}"
 
