@@ -51,10 +51,27 @@ COMMANDS = all_commands()
 # What configuration.md lists from here on is held to its script.
 LISTS = CONFIGURATION.read_text(encoding="utf-8").splitlines().index("## Groups")
 # What makes a real run small: any, and one that brings its own recipe.
-SMALL = ["data.max_rows=250", "data.max_tokens=64", "evaluation.rows=8", "budget.minutes=null"]
+SMALL = [
+    "data.max_rows=250",
+    "data.max_tokens=64",
+    "evaluation.rows=8",
+    "budget.minutes=null",
+    "confirm.top_k=1",
+    "confirm.seeds=2",
+    "confirm.rows=10",
+    # What so few and so short rows fail.
+    "audit.allow=[rows,intent_rows,truncated]",
+]
 SHORT = ["model=tiny_llama", "recipe.epochs=0.05", "budget.trials=3"]
 # What a choice needs beside it.
-COMPANIONS = {"data=own": ["data.path=tickets.jsonl"], "sampler=gp": ["scheduler=full"]}
+COMPANIONS = {
+    "data=own": ["data.path=tickets.jsonl"],
+    "sampler=gp": ["scheduler=full"],
+    "objective=business": [
+        "objective.goal=x",
+        "objective.success={net_per_ticket_min: 0, resolved_min: 0, wrong_max: 1}",
+    ],
+}
 
 
 def of_kind(name: str, *, beside: Path | None = None) -> list[Any]:

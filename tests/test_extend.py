@@ -93,6 +93,11 @@ def test_its_commands_print_what_it_shows(printed: dict[str, str]) -> None:
 @pytest.mark.usefixtures("printed")
 def test_each_leaves_what_it_says() -> None:
     assert "worst_row" in read_best(Path("sweeps/best/worst.yaml")).confirm.metrics
+    polite = read_best(Path("sweeps/best/polite.yaml")).confirm
+    assert polite.value == pytest.approx(polite.metrics["polite"])
+    brief = read_best(Path("sweeps/best/brief.yaml")).confirm
+    assert brief.value <= brief.metrics["resolved"]
+    assert read_best(Path("sweeps/best/today.yaml")).baselines.keys() == {"nearest", "hand_over"}
     assert 3e-4 < read_best(Path("sweeps/best/parabola.yaml")).recipe.learning_rate < 3e-3
     assert read_best(Path("sweeps/best/ours.yaml")).model["path"] == "models/ours"
 

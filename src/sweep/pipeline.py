@@ -25,6 +25,7 @@ from sweep.data.audit.finding import Audited
 from sweep.driver import only_driver
 from sweep.errors import TrainingError
 from sweep.evaluation.confirmation import Confirmation
+from sweep.evaluation.goal import goal_of
 from sweep.reporting.console import (
     Transcript,
     tell_audit,
@@ -35,7 +36,7 @@ from sweep.reporting.console import (
 )
 from sweep.reporting.html import write_report
 from sweep.reporting.live import Scoreboard, duration
-from sweep.reporting.summary import as_markdown
+from sweep.reporting.markdown import as_markdown
 from sweep.search.loop import search
 from sweep.search.notes import Asked, Handed
 from sweep.search.plan import Plan
@@ -87,6 +88,7 @@ class Pipeline:
             log_audit(checked, tracker, assembly.folder)
             with closing(assembly.backend), tracker:
                 yardstick = yardstick_of(assembly)
+                study.note("goal", asdict(goal_of(yardstick.objective)))
                 baselines = baselines_of(assembly, yardstick)
                 tried = self._try_baselines(baselines, study, tracker)
                 self._tell_expectation(assembly, study)
@@ -213,7 +215,7 @@ class Pipeline:
         study.note("confirmation", asdict(confirmed.confirmation))
         self._others = {run.trial.id: run for run in confirmed.runs}
         tracker.sync(confirmed.runs)
-        tell_confirmation(self._told, confirmed.confirmation)
+        tell_confirmation(self._told, confirmed.confirmation, goal_of(baselines.yardstick.objective))
         return confirmed
 
     def _conclude(

@@ -70,6 +70,12 @@ def judge_winner(
     return Judgement(outcome=outcome, verdict=verdict, comparisons=tuple(rivals))
 
 
+def beaten(rival: Comparison, better: Better) -> bool:
+    """Whether the winner is shown to be better: by the interval, and by the adjusted p value."""
+    apart = rival.difference.high < 0 if better == "lower" else rival.difference.low > 0
+    return apart and rival.difference.p_value < 1 - CONFIDENCE
+
+
 def _decide(
     baseline: Comparison | None, defaults: Comparison | None, *, broken: Sequence[Verdict], better: Better
 ) -> tuple[Decision, str]:
@@ -84,7 +90,7 @@ def _decide(
         )
     if _gain(baseline.difference, better) <= 0:
         return "use_baseline", f"{baseline.rival} is as good or better, and needs no training: use it"
-    if not _beaten(baseline, better):
+    if not beaten(baseline, better):
         could = f"the gain over {baseline.rival} could be chance"
         if baseline.succeeds:
             return "use_baseline", f"{could}, and {baseline.rival} meets the goal without training: use it"
@@ -92,18 +98,13 @@ def _decide(
     if broken:
         names = ", ".join(guard.check for guard in broken)
         return "no_evidence", f"it beats {baseline.rival}, but fails the guards ({names}): mend that first"
-    if defaults is not None and not _beaten(defaults, better):
+    if defaults is not None and not beaten(defaults, better):
         return "no_evidence", (
             f"it beats {baseline.rival}, but its gain over {defaults.rival} could be chance: those would do "
             "as well, and more trials or rows would tell"
         )
-    beaten = " and ".join(rival.rival for rival in (baseline, defaults) if rival is not None)
-    return "ship", f"it beats {beaten} on rows that nothing was chosen by, and no guard fails: ship it"
-
-
-def _beaten(rival: Comparison, better: Better) -> bool:
-    apart = rival.difference.high < 0 if better == "lower" else rival.difference.low > 0
-    return apart and rival.difference.p_value < 1 - CONFIDENCE
+    both = " and ".join(rival.rival for rival in (baseline, defaults) if rival is not None)
+    return "ship", f"it beats {both} on rows that nothing was chosen by, and no guard fails: ship it"
 
 
 def _gain(difference: Difference, better: Better) -> float:

@@ -14,9 +14,10 @@ from rich.table import Table
 from sweep.analysis.effects import Effects
 from sweep.data.audit.finding import Audited
 from sweep.evaluation.confirmation import Confirmation, Simpler
+from sweep.evaluation.goal import Goal
 from sweep.evaluation.objective import Objective
 from sweep.reporting.live import best_of, duration, examples_left, standings_table
-from sweep.reporting.summary import comparison_of, failure_of, measured_of, scored
+from sweep.reporting.summary import comparison_of, failure_of, measured_of, scored, word_of
 from sweep.search.stored import StoredStudy
 from sweep.types import Score
 
@@ -100,7 +101,7 @@ def _shares(score: Score) -> str:
     return ", ".join(told)
 
 
-def tell_confirmation(told: Transcript, confirmation: Confirmation) -> None:
+def tell_confirmation(told: Transcript, confirmation: Confirmation, goal: Goal | None) -> None:
     """The finalists, the winner against its rivals on test rows, what that means, and what fails."""
     best = confirmation.winner
     told.stage(
@@ -109,12 +110,11 @@ def tell_confirmation(told: Transcript, confirmation: Confirmation) -> None:
         f"{best.confirm.examples} rows that the search never saw: trial {best.trial} is best with "
         f"{scored(best.confirm)} {confirmation.unit}",
     )
-    for sentence in measured_of(confirmation):
+    for sentence in measured_of(confirmation, goal):
         told.more(sentence)
     for verdict in confirmation.verdicts:
         if not verdict.passed:
-            word = "warning" if verdict.severity == "warn" else "error"
-            told.more(f"{word}: {verdict.message} ({failure_of(verdict)})")
+            told.more(f"{word_of(verdict)}: {verdict.message} ({failure_of(verdict)})")
     for one in confirmation.slices:
         if one.worse:
             told.more(f"worse for {one.column} {one.value}: {one.difference.value:+.3f} {confirmation.unit}")
@@ -162,8 +162,8 @@ def tell_status(told: Transcript, study: StoredStudy, *, driver: str | None) -> 
         told.console.print()
         told.console.print(standings_table(study.standings, study.names, {}))
         told.console.print()
-    if study.confirmation and study.over:
-        tell_confirmation(told, study.confirmation)
+    if study.confirmation:
+        tell_confirmation(told, study.confirmation, study.notes.goal)
         tell_comparison(told, study)
 
 

@@ -2,51 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from sweep.analysis.axes import shown, title
 from sweep.analysis.effects import Effects
-from sweep.analysis.outcomes import outcomes, rungs_of
+from sweep.analysis.outcomes import outcomes
+from sweep.analysis.ways import ways_of
 from sweep.paths import write_whole
 from sweep.reporting.curves import curves_figure
 from sweep.reporting.live import duration
 from sweep.reporting.parallel import parallel_figure
 from sweep.reporting.plots import importance_figure, interaction_figure, surface_figure
-from sweep.reporting.summary import comparison_of, points_of, verdict_of
+from sweep.reporting.steps import steps_of
+from sweep.reporting.story import (
+    baselines_of,
+    checks_of,
+    data_sentence,
+    goal_sentences,
+    slices_of,
+    worth_of,
+)
+from sweep.reporting.summary import caveats_of, comparison_of, points_of, verdict_of
+from sweep.reporting.trials import columns_of, row_of
+from sweep.reporting.ways import ways_figure
 from sweep.search.stored import StoredStudy
 
 # Pixels of a figure's own title.
 _TITLE = 42
 _STATES = ("complete", "running", "paused", "pruned", "diverged", "infeasible", "failed")
-
-
-class Column(NamedTuple):
-    """A column of the trials table. name: of the outcomes. numeric: how it is sorted.
-
-    text: of a value; missing: where there is none.
-    """
-
-    heading: str
-    name: str
-    numeric: bool
-    text: Callable[[Any], str]
-    missing: str = ""
-
-
-class Cell(NamedTuple):
-    """A cell of the trials table: its text, and what it is sorted by, nothing where it has no value."""
-
-    text: str
-    order: float | str = ""
 
 
 def write_report(study: StoredStudy, effects: Effects, folder: Path) -> Path:
@@ -58,12 +50,16 @@ def write_report(study: StoredStudy, effects: Effects, folder: Path) -> Path:
 
 def render(study: StoredStudy, effects: Effects) -> str:
     """The report as HTML: figures are drawn by the plotly.js inside it, texts are escaped."""
+    return str(_environment().get_template("report.html.jinja").render(_told(study, effects)))
+
+
+def _told(study: StoredStudy, effects: Effects) -> dict[str, Any]:
     table = outcomes(study.standings, study.names)
-    columns = _columns(study, table)
-    context = {
+    columns = columns_of(study, table)
+    return {
+        **_story(study),
         "study": study,
         "notes": study.notes,
-        "verdict": verdict_of(study),
         "points": points_of(study, effects),
         "tiles": _tiles(study, table),
         "comparison": comparison_of(study),
@@ -85,19 +81,43 @@ def render(study: StoredStudy, effects: Effects) -> str:
         "curves": _figure(curves_figure(table)),
         "parallel": _figure(parallel_figure(table, effects.axes)),
         "columns": columns,
-        "rows": [_row(trial, columns) for _, trial in table.sort_values("place").iterrows()],
+        "rows": [row_of(trial, columns) for _, trial in table.sort_values("place").iterrows()],
         "plotly": get_plotlyjs(),
     }
-    return str(_template().render(context))
+
+
+def _story(study: StoredStudy) -> dict[str, Any]:
+    """From the goal to what to do next; None and empty where the sweep has not come so far."""
+    notes, confirmation, goal = study.notes, study.confirmation, study.notes.goal
+    headings, baselines = baselines_of(study)
+    return {
+        "goal": goal_sentences(goal) if goal else [],
+        "verdict": verdict_of(study),
+        "worth": worth_of(confirmation, goal) if confirmation else [],
+        "caveats": caveats_of(confirmation, goal) if confirmation else [],
+        "data": data_sentence(notes.audit) if notes.audit else "The data was not checked.",
+        "headings": headings,
+        "baselines": baselines,
+        "ways": _figure(ways_figure(ways_of(notes.baselines or (), confirmation), goal))
+        if goal and (notes.baselines or confirmation)
+        else None,
+        "confirmation": confirmation,
+        "checks": checks_of(confirmation) if confirmation else [],
+        "slices": slices_of(confirmation) if confirmation else [],
+        "steps": steps_of(study),
+    }
 
 
 @cache
-def _template() -> Any:
-    text = (resources.files("sweep.reporting") / "report.html.jinja").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def _environment() -> Environment:
+    folder = resources.files("sweep.reporting")
+    return Environment(
+        loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(text)
 
 
 def _figure(figure: go.Figure) -> str:
@@ -191,42 +211,3 @@ def _judged(study: StoredStudy) -> str:
         f"{judged}, on {rows} validation rows. Losses compare within a rung; from rung to rung a curve also "
         "moves because rows are added."
     )
-
-
-# All trials
-
-
-def _columns(study: StoredStudy, table: pd.DataFrame) -> list[Column]:
-    """In the order of the page: each rung's loss, or the last one where the length is searched."""
-    losses = {f"loss at {rung:,}": f"loss_{rung}" for rung in rungs_of(table)}
-    if "epochs" in study.names:
-        losses = {"last loss": "loss"}
-    return [
-        Column("place", "place", True, str, missing="-"),
-        Column("trial", "trial", True, str),
-        Column("state", "state", False, str),
-        *(Column(title(name), name, _is_number(table[name]), shown) for name in study.names),
-        *(Column(heading, name, True, "{:.4f}".format) for heading, name in losses.items()),
-        Column("what became of it", "reason", False, str),
-        Column("time", "seconds", True, duration),
-        Column("memory", "peak_bytes", True, _size),
-    ]
-
-
-def _is_number(column: pd.Series[Any]) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in column)
-
-
-def _row(trial: pd.Series[Any], columns: Sequence[Column]) -> list[Cell]:
-    return [_cell(trial[column.name], column) for column in columns]
-
-
-def _cell(value: Any, column: Column) -> Cell:
-    if column.numeric and pd.isna(value):
-        return Cell(column.missing)
-    text = column.text(value)
-    return Cell(text, float(value) if column.numeric else text)
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB" if count else "-"

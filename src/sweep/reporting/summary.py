@@ -1,4 +1,4 @@
-"""What a sweep found, in a few sentences and a table: for the report's head and the run's description."""
+"""What a sweep found, in a few sentences and a table: for the terminal, the report and the run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from sweep.analysis.axes import sentence, title
 from sweep.analysis.effects import Effects
+from sweep.evaluation.compare import Difference
 from sweep.evaluation.confirmation import Confirmation
+from sweep.evaluation.goal import Goal
 from sweep.evaluation.objective import TAKEN
 from sweep.reporting.live import parameters_of
 from sweep.search.stored import StoredStudy
@@ -27,7 +29,7 @@ class Verdict(NamedTuple):
 
 
 def verdict_of(study: StoredStudy) -> Verdict:
-    """What to do with the winner, and by how much it beats whom; before that, how far the search is."""
+    """What to do with the winner and why; before confirmation, how far the search is."""
     confirmation, best = study.confirmation, study.best
     if best is None:
         return Verdict("open", "No trial has come to its end yet.", _progress(study))
@@ -37,31 +39,44 @@ def verdict_of(study: StoredStudy) -> Verdict:
     trial = f"trial {confirmation.trial}"
     headline = {
         "ship": f"Ship {trial}.",
-        "use_baseline": f"Don't train: {_rival(confirmation)} will do.",
+        "use_baseline": f"Don't train: {_rival(confirmation, study.notes.goal)}.",
         "no_evidence": f"No evidence that {trial} is worth shipping.",
     }[confirmation.judgement.outcome]
     tone = "good" if confirmation.judgement.outcome == "ship" else "plain"
-    why = f"{sentence(confirmation.judgement.verdict.message)}."
-    return Verdict(tone, headline, " ".join([why, *measured_of(confirmation)]))
+    return Verdict(tone, headline, f"{sentence(confirmation.judgement.verdict.message)}.")
 
 
-def measured_of(confirmation: Confirmation) -> list[str]:
+def measured_of(confirmation: Confirmation, goal: Goal | None) -> list[str]:
     """Sentences: what the winner is worth on test rows, and by how much that is more than its rivals."""
     test = confirmation.winner.test
     if test is None:
         return []
     told = [
-        f"On {test.examples} test rows its {confirmation.objective} is {test.value:.3f} {confirmation.unit}, "
-        f"the mean of {confirmation.seeds} fresh seeds."
+        f"On {test.examples} test rows the {confirmation.objective} of trial {confirmation.trial} is "
+        f"{test.value:.3f} {confirmation.unit}, the mean of {confirmation.seeds} fresh seeds."
     ]
-    if confirmation.trial == "0":
-        told.append("No finalist was better than the recipe's own values, which are trial 0.")
     for comparison in confirmation.judgement.comparisons:
         difference = comparison.difference
         told.append(
             f"Against {comparison.rival}: {difference.value:+.3f} "
-            f"(95%: {difference.low:+.3f} to {difference.high:+.3f})."
+            f"(95%: {difference.low:+.3f} to {difference.high:+.3f}){_monthly(difference, goal)}."
         )
+    return [*told, *caveats_of(confirmation, goal)]
+
+
+def caveats_of(confirmation: Confirmation, goal: Goal | None) -> list[str]:
+    """Sentences that temper what was measured."""
+    told = []
+    if confirmation.trial == "0":
+        told.append("No finalist was better than the recipe's own values, which are trial 0.")
+    limits = {name.rpartition("_")[0] for name in goal.limits} if goal else set()
+    missed = [
+        title(one.check)
+        for one in confirmation.verdicts
+        if one.check in limits and not one.passed and not math.isnan(one.value)
+    ]
+    if missed:
+        told.append(f"Trial {confirmation.trial} misses the goal: {', '.join(missed)}.")
     if confirmation.opened > 1:
         told.append(
             f"The test split was opened {confirmation.opened} times, so the intervals are somewhat too good."
@@ -69,9 +84,21 @@ def measured_of(confirmation: Confirmation) -> list[str]:
     return told
 
 
-def _rival(confirmation: Confirmation) -> str:
+def _monthly(difference: Difference, goal: Goal | None) -> str:
+    if goal is None or goal.monthly_tickets is None:
+        return ""
+    value, low, high = (
+        f"{amount * goal.monthly_tickets:+,.0f}"
+        for amount in (difference.value, difference.low, difference.high)
+    )
+    return f", {value} {goal.currency} a month ({low} to {high})"
+
+
+def _rival(confirmation: Confirmation, goal: Goal | None) -> str:
     baseline = confirmation.baseline
-    return title(baseline.name) if baseline else "a baseline"
+    name = title(baseline.name) if baseline else "a baseline"
+    missed = baseline and not baseline.succeeds and goal and goal.limits
+    return f"{name} is no worse, though it misses the goal" if missed else f"{name} will do"
 
 
 def _progress(study: StoredStudy) -> str:
@@ -119,35 +146,29 @@ def comparison_of(study: StoredStudy) -> list[tuple[str, str, str]]:
     return rows
 
 
+def word_of(check: Check) -> str:
+    """How a check of the winner ended, for people."""
+    if check.passed:
+        return "unknown" if math.isnan(check.value) else "ok"
+    return "warning" if check.severity == "warn" else "error"
+
+
 def failure_of(check: Check) -> str:
     """Which check it was, its value, and the limit that this passed."""
-    found = "" if math.isnan(check.value) else f": {check.value:.3g}, limit {check.limit:.3g}"
+    found = "" if math.isnan(check.value) else f": {amount(check.value)}, limit {amount(check.limit)}"
     return f"{check.check}{found}"
 
 
-def baselines_of(study: StoredStudy) -> list[tuple[str, str, str, str]]:
-    """Each simpler way: its name, what it is, its value on confirm rows, whether it meets the goal."""
-    simpler = study.notes.baselines or ()
-    return [
-        (title(one.name), one.description, scored(one.confirm), "meets the goal" if one.succeeds else "")
-        for one in simpler
-    ]
+def called(trial: str) -> str:
+    """A trial as people are told of it."""
+    return "defaults (trial 0)" if trial == "0" else f"trial {trial}"
+
+
+def amount(value: float) -> str:
+    """A value to three digits, or all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def scored(score: Score) -> str:
     """A score with its standard error."""
     return f"{score.value:.4f} ± {score.standard_error:.4f}"
-
-
-def as_markdown(study: StoredStudy, effects: Effects) -> str:
-    """Verdict, sentences and comparison, for the description of the sweep's run."""
-    verdict = verdict_of(study)
-    lines = [
-        f"**{verdict.headline}** {verdict.text}",
-        "",
-        *(f"- {point}" for point in points_of(study, effects)),
-    ]
-    if (rows := comparison_of(study)) and study.winner:
-        lines += ["", f"| | best (trial {study.winner.trial.id}) | defaults (trial 0) |", "|---|---:|---:|"]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, "", "The whole report: `report.html` among the artifacts."])

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sweep.data.audit.finding import Audited, audited_of
 from sweep.evaluation.confirmation import Confirmation, Simpler, confirmation_of, simpler_of
+from sweep.evaluation.goal import Goal
 
 T = TypeVar("T")
 
@@ -61,6 +62,7 @@ class Notes:
 
     asked: Asked | None
     audit: Audited | None
+    goal: Goal | None
     baselines: tuple[Simpler, ...] | None
     base_loss: float | None
     confirmation: Confirmation | None
@@ -75,6 +77,7 @@ def read_notes(kept: Mapping[str, Any]) -> Notes:
     return Notes(
         asked=_read(_asked, kept.get("asked")),
         audit=_read(audited_of, kept.get("audit")),
+        goal=_read(lambda note: Goal(**note), kept.get("goal")),
         baselines=_read(lambda note: tuple(map(simpler_of, note["found"])), kept.get("baselines")),
         base_loss=kept.get("base_loss"),
         confirmation=_read(confirmation_of, kept.get("confirmation")),
