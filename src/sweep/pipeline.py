@@ -98,6 +98,7 @@ class Pipeline:
             least_rows=config.evaluation.least_rows,
             fingerprint=assembly.fingerprint,
             metrics={name: target.build() for name, target in config.metrics.items()},
+            guards=config.guards,
         )
         return Study(
             plan,

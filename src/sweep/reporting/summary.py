@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from sweep.analysis.axes import sentence, title
 from sweep.analysis.effects import Effects
-from sweep.reporting.live import parameters_of
+from sweep.reporting.live import failing, parameters_of
 from sweep.search.stored import StoredStudy
-from sweep.types import Score
+from sweep.types import Score, Standing
 
 
 class Verdict(NamedTuple):
@@ -20,11 +20,18 @@ class Verdict(NamedTuple):
 
 
 def verdict_of(study: StoredStudy) -> Verdict:
-    """Whether the winner beats the defaults, and by how much; before that, how far the search is."""
+    """Whether the winner beats the defaults, and by how much; before that, how far the search is.
+
+    Where every trial fails its guards, that, whatever the losses.
+    """
     confirmation, best = study.confirmation, study.best
     if best is None:
         return Verdict("open", "No trial has come to its end yet.", _progress(study))
     leads = f"Trial {best.trial.id} leads with a validation loss of {best.loss:.3f}"
+    if best.broken:
+        return Verdict(
+            "plain", f"No trial may win: even trial {best.trial.id} {failing(best)}.", _guards(best)
+        )
     if confirmation is None:
         return Verdict("open", f"{leads}, not confirmed yet.", _progress(study))
     difference, rows = confirmation.difference, confirmation.best.examples
@@ -41,6 +48,11 @@ def verdict_of(study: StoredStudy) -> Verdict:
         return Verdict("good", f"Trial {best.trial.id} beats the defaults.", numbers)
     headline = f"No evidence that trial {best.trial.id} beats the defaults."
     return Verdict("plain", headline, f"{numbers} {message}")
+
+
+def _guards(best: Standing) -> str:
+    failed = [verdict.message for verdict in best.verdicts if verdict.check in best.broken]
+    return " ".join(f"{sentence(message)}." for message in failed)
 
 
 def _progress(study: StoredStudy) -> str:
