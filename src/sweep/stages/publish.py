@@ -74,8 +74,8 @@ def publish(
 
 def _unfit(written: Written, winner: Standing) -> str:
     unfit = (
-        f"Nothing is registered: trial {winner.trial.id} fails guard {', '.join(winner.broken)}, and none that "
-        "came to its end passes all. Search fewer epochs and lower ranks, or mend the rows."
+        f"Nothing is registered: trial {winner.trial.id} fails guard {', '.join(winner.broken)}, and none "
+        "that came to its end passes all. Search fewer epochs and lower ranks, or mend the rows."
     )
     return f"{written.notice} {unfit}" if written.notice else unfit
 
