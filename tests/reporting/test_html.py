@@ -119,6 +119,18 @@ def test_the_summary_claims_what_the_confirmation_found(study: StoredStudy) -> N
     assert "So it is." in summary
 
 
+def test_the_summary_says_first_that_the_leader_fails_its_guards(study: StoredStudy) -> None:
+    assert study.best is not None
+    failed = Verdict(
+        check="verbatim", passed=False, severity="error", value=0.5, limit=0.2, message="so it is"
+    )
+    unfit = tuple(replace(s, verdicts=(failed,), violation=0.6) for s in study.standings)
+    summary = page_of(replace(study, standings=unfit)).texts["summary"]
+    assert f"No trial may win: even trial {study.best.trial.id} fails guard verbatim." in summary
+    assert "So it is." in summary
+    assert "beats the defaults" not in summary
+
+
 def test_a_confirmation_of_an_earlier_winner_confirms_nothing(study: StoredStudy) -> None:
     stale = replace(study, notes=replace(study.notes, confirmation=confirmation("99")))
     page = page_of(stale)
