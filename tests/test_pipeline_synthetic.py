@@ -237,7 +237,7 @@ def test_where_all_trials_recite_the_leader_is_told_to_be_unfit(
     capsys.readouterr()
     free = [*SWEEP, "name=free", "recipe.epochs=3", "budget.trials=3", "guards.rows=null"]
     assert Pipeline(compose(free)).run() == 0
-    assert "guard" not in capsys.readouterr().out
+    assert "fails guard" not in capsys.readouterr().out
 
 
 def test_limits_of_a_trials_guards_are_parts_of_the_fingerprint_and_others_are_not(folder: Path) -> None:
