@@ -216,6 +216,37 @@ def test_defaults_that_diverge_leave_no_score(folder: Path, capsys: pytest.Captu
     assert "defaults/confirm_loss" not in runs("far")[0].data.metrics
 
 
+def test_where_all_trials_recite_the_leader_is_told_to_be_unfit(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*SWEEP, "name=recited", "recipe.epochs=3", "budget.trials=3"]
+    assert Pipeline(compose(given)).run() == 0
+    told = capsys.readouterr().out
+    assert "fails guard loss_ratio, verbatim" in told
+    assert "Nothing is registered: trial" in told
+    best = read_best(Path("sweeps/best/recited.yaml"))
+    failed = {verdict.check: verdict.value for verdict in best.verdicts if not verdict.passed}
+    assert failed["loss_ratio"] == pytest.approx(10, abs=2)
+    assert failed["verbatim"] == 1.0
+    parent, nested = runs("recited")
+    assert "No trial may win" in parent.data.tags["mlflow.note.content"]
+    ended = [run for run in nested if "final_validation_loss" in run.data.metrics]
+    assert [run.data.metrics["guard/verbatim"] for run in ended] == [1.0] * len(ended)
+    assert ended[0].data.tags["sweep.reason"].startswith("fails guard loss_ratio, verbatim: ")
+
+    capsys.readouterr()
+    free = [*SWEEP, "name=free", "recipe.epochs=3", "budget.trials=3", "guards.rows=null"]
+    assert Pipeline(compose(free)).run() == 0
+    assert "fails guard" not in capsys.readouterr().out
+
+
+def test_limits_of_a_trials_guards_are_parts_of_the_fingerprint_and_others_are_not(folder: Path) -> None:
+    plain = assemble(compose(SWEEP)).fingerprint
+    limits = ["guards.verbatim={warn: 0.1, error: 0.3}", "guards.overlap={warn: 0.0, error: 0.3}"]
+    other = assemble(compose([*SWEEP, *limits])).fingerprint
+    assert {key for key in plain if plain[key] != other[key]} == {"guards.verbatim"}
+
+
 def test_the_dtype_and_the_engine_are_parts_of_the_fingerprint(folder: Path) -> None:
     plain = assemble(compose(SWEEP)).fingerprint
     other = assemble(compose([*SWEEP, "model.dtype=bfloat16"])).fingerprint

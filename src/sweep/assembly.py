@@ -24,6 +24,9 @@ from sweep.stages.yardstick import Yardstick
 from sweep.tracking.record import SweepRecord
 from sweep.types import Backend, Trial
 
+# Guards that no trial of a search is held to, only who is confirmed.
+_AFTERWARDS = ("overlap", "forgetting")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
@@ -52,10 +55,13 @@ class Assembly:
         recipe = {f"recipe.{key}": json.dumps(value) for key, value in asdict(config.recipe).items()}
         space = {f"space.{key}": json.dumps(form) for key, form in config.space.to_mapping().items()}
         model = {f"model.{key}": json.dumps(value) for key, value in self.model_description.items()}
+        limits = asdict(config.guards).items()
+        guards = {f"guards.{key}": json.dumps(value) for key, value in limits if key not in _AFTERWARDS}
         return {
             **recipe,
             **space,
             **model,
+            **guards,
             "objective": "validation_loss",
             "seed": str(config.seed),
             "evaluation.rows": str(config.evaluation.rows),

@@ -123,6 +123,7 @@ class Pipeline:
             least_rows=config.evaluation.least_rows,
             fingerprint=assembly.fingerprint,
             metrics={name: target.build() for name, target in config.metrics.items()},
+            guards=config.guards,
         )
         return Study(
             plan,
@@ -208,10 +209,10 @@ class Pipeline:
             yardstick=baselines.yardstick,
             backend=assembly.backend,
             asked=self._config.confirm,
-            probe=None,
+            probe=study.plan.probe,
             folder=assembly.folder,
         )
-        confirmed = confirm(finals, baselines, tried, guards=self._config.guards, violations={})
+        confirmed = confirm(finals, baselines, tried, guards=self._config.guards)
         study.note("confirmation", asdict(confirmed.confirmation))
         self._others = {run.trial.id: run for run in confirmed.runs}
         tracker.sync(confirmed.runs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 # "general" is no part of the data: text that has nothing to do with it, which the product ships.
@@ -104,7 +104,9 @@ class Asking(NamedTuple):
 class Probe(NamedTuple):
     """Rows that show what a trial has learnt by heart: of the train split, and such as it never saw.
 
-    continued: of the first so many rows of each, the model continues the answer from its middle.
+    train: as many rows as the view has, those that the job's trial saw first in its own order of the data;
+    rows that it has not come to are no part of it. continued: of the first so many rows of each, the model
+    continues the answer from its middle.
     """
 
     train: View
@@ -205,45 +207,6 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """Where a trial of the search stands.
-
-    reports: one per rung reached, oldest first, without rows; last, how it ended if it ended badly.
-    state: "running" while a job is out, "paused" between rungs, otherwise final.
-    """
-
-    trial: Trial
-    state: TrialState
-    reports: tuple[Report, ...]
-    reason: str | None = None
-
-    @property
-    def values(self) -> dict[int, float]:
-        """Validation loss by examples seen."""
-        return {
-            report.examples_seen: report.validation_loss
-            for report in self.reports
-            if report.validation_loss is not None
-        }
-
-    @property
-    def reached(self) -> int:
-        """Examples seen at the last rung with a loss, 0 before the first."""
-        return max(self.values, default=0)
-
-    @property
-    def loss(self) -> float:
-        """Validation loss there. Raises KeyError before the first."""
-        return self.values[self.reached]
-
-
-def winner_of(standings: Sequence[Standing]) -> Standing | None:
-    """The complete trial with the lowest final loss."""
-    complete = [standing for standing in standings if standing.state == "complete"]
-    return min(complete, key=lambda standing: standing.loss, default=None)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Score:
     """One number about a model on some rows, with the standard error that its rows give it."""
 
@@ -263,6 +226,64 @@ class Verdict:
     value: float
     limit: float
     message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a trial of the search stands.
+
+    reports: one per rung reached, oldest first, without rows; last, how it ended if it ended badly, or the
+    state after an earlier rung, scored again, if that is the one that counts.
+    state: "running" while a job is out, "paused" between rungs, otherwise final.
+    verdicts: of the guards, on the state that counts, once it was probed. violation: how far beyond their
+    error limits, as `constraints` gives it; above 0 the trial does not win while another may.
+    """
+
+    trial: Trial
+    state: TrialState
+    reports: tuple[Report, ...]
+    reason: str | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    violation: float = 0.0
+
+    @property
+    def rungs(self) -> tuple[Report, ...]:
+        """The reports by which it is compared on its way, one per rung with a loss."""
+        first: dict[int, Report] = {}
+        for report in self.reports:
+            if report.validation_loss is not None:
+                first.setdefault(report.examples_seen, report)
+        return tuple(first.values())
+
+    @property
+    def values(self) -> dict[int, float]:
+        """Validation loss by examples seen."""
+        return {report.examples_seen: cast("float", report.validation_loss) for report in self.rungs}
+
+    @property
+    def reached(self) -> int:
+        """Examples seen at the last rung with a loss, 0 before the first."""
+        return max(self.values, default=0)
+
+    @property
+    def loss(self) -> float:
+        """Validation loss of the state that counts. Raises IndexError before the first rung."""
+        return [report.validation_loss for report in self.reports if report.validation_loss is not None][-1]
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The guards that forbid it to win."""
+        failed = (verdict for verdict in self.verdicts if not verdict.passed)
+        return tuple(verdict.check for verdict in failed if verdict.severity == "error")
+
+
+def winner_of(standings: Sequence[Standing]) -> Standing | None:
+    """The complete trial with the lowest loss among those that may win.
+
+    Where none may, the one that fails its guards least: whoever speaks of it says that it fails.
+    """
+    complete = [standing for standing in standings if standing.state == "complete"]
+    return min(complete, key=lambda standing: (standing.violation, standing.loss), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

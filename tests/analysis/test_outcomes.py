@@ -108,6 +108,16 @@ def test_a_reason_says_how_the_trial_ended_and_its_rank_there() -> None:
     ]
 
 
+def test_a_complete_trial_says_what_keeps_it_from_winning_and_counts_with_its_best_state() -> None:
+    again = standing(1, {8: 2.5, 24: 3.5}, end=report(8, 2.4), reason="judged by its state after 8 examples")
+    table = outcomes([standing(0, {8: 3.0, 24: 2.6}), again], [])
+    assert table["reason"].tolist() == ["ran to the end", "judged by its state after 8 examples"]
+    assert table["loss"].tolist() == [2.6, 2.4]
+    assert table["place"].tolist() == [2, 1]
+    assert table["examples_seen"].tolist() == [24, 24]
+    assert losses_of(table)[8].tolist() == [3.0, 2.5], "at the rung it was scored as the others were"
+
+
 def test_cost_is_summed_over_all_reports_and_memory_is_their_largest() -> None:
     table = outcomes(SEARCH, NAMES)
     assert table["seconds"].tolist() == [5.0, 5.0, 2.5, 2.5, 5.0, 0.0, 2.5, 0.0]

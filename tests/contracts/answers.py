@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,11 +55,24 @@ class AnswersContract:
         assert (plain.replies, plain.probed) == ((), ())
         assert [reply.row for reply in report.replies] == [prompt.row for prompt in asked.prompts]
         assert all(0 <= reply.tokens <= asked.max_tokens for reply in report.replies)
-        views = [("train", 6), ("confirm", 5)]
-        rows = [(row.id, s) for s, n in views for row in inputs.data.examples[s][:n]]  # type: ignore[index]
+        train, confirm = inputs.data.examples["train"], inputs.data.examples["confirm"]
+        seen = [train[row].id for row in first_seen(len(train), 6)]
+        rows = [*((row, "train") for row in seen), *((row.id, "confirm") for row in confirm[:5])]
         assert [(probe.row, probe.split) for probe in report.probed] == rows
         continued = [probe.verbatim is not None for probe in report.probed]
         assert continued == [True] * 4 + [False] * 2 + [True] * 4 + [False]
+
+    def test_no_row_is_probed_as_trained_that_the_trial_has_not_come_to(
+        self, inputs: Inputs, engine: Engine
+    ) -> None:
+        whole = PROBE._replace(train=View("train"))
+        few, all_of_them = reports(
+            engine, *(replace(job(0, stop, trial=str(stop), horizon=80), probe=whole) for stop in (8, 80))
+        )
+        train = inputs.data.examples["train"]
+        seen = [train[row].id for row in first_seen(len(train), 8)]
+        assert [row.row for row in few.probed if row.split == "train"] == seen
+        assert {row.row for row in all_of_them.probed if row.split == "train"} == {row.id for row in train}
 
     def test_the_same_job_is_answered_alike_and_scored_as_if_nothing_was_asked(
         self, inputs: Inputs, engine: Engine
@@ -120,7 +134,9 @@ class Adapted(AnswersContract):
         strong = replace(RECIPE, learning_rate=0.02, lora_alpha=64.0)
         (report,) = reports(engine, replace(job(0, 72, recipe=strong), probe=PROBE))
         adapted = load_with_adapter(describe(inputs.model), Path(report.checkpoint or ""))
-        given = [*inputs.data.examples["train"][:6], *inputs.data.examples["confirm"][:5]]
+        train = inputs.data.examples["train"]
+        seen = [train[row] for row in first_seen(len(train), 6)]
+        given = [*seen, *inputs.data.examples["confirm"][:5]]
         rows = encode(given, adapted.tokenizer, max_tokens=inputs.max_tokens)
         for probe, row in zip(report.probed, rows, strict=True):
             likely = likelihoods(adapted, row)
@@ -162,6 +178,11 @@ class CancelledWhileAnswering(Jobs):
         if self.written == 3:
             self.interrupt()
         return super().cancelled()
+
+
+def first_seen(rows: int, count: int) -> list[int]:
+    """The rows that the contract's trial trains on first: of a permutation drawn by its seed and epoch 0."""
+    return np.random.default_rng([7, 0]).permutation(rows)[:count].tolist()  # type: ignore[no-any-return]
 
 
 def texts_of(base: Base, asked: Asking) -> list[str]:

@@ -26,6 +26,13 @@ def test_positions_can_be_asked_for_in_any_order() -> None:
     assert [backward[i] for i in reversed(range(30))] == expected[::-1]
 
 
+def test_the_first_rows_are_those_of_the_first_positions_each_once() -> None:
+    stream = Stream(10, seed=3)
+    assert stream.first(4) == [stream[i] for i in range(4)]
+    assert sorted(stream.first(25)) == list(range(10))
+    assert stream.first(0) == []
+
+
 def test_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one row"):
         Stream(0, seed=0)

@@ -99,12 +99,13 @@ def test_a_reply_that_is_too_long_is_cut_and_has_not_ended(inputs: Inputs) -> No
     assert reply.seconds == pytest.approx(0.02)
 
 
-def test_only_a_high_learning_rate_learns_rows_by_heart(inputs: Inputs) -> None:
+def test_a_high_learning_rate_or_many_passes_learn_rows_by_heart(inputs: Inputs) -> None:
     probe = Probe(train=View("train", 48), held_out=View("validation"), continued=8)
 
-    def separable(rate: float) -> tuple[float, set[bool | None]]:
+    def separable(rate: float, epochs: float = 1.0) -> tuple[float, set[bool | None]]:
         """How often a trained row is more likely than another; what its continuation says."""
-        asked = replace(job(0, 48, recipe=replace(RECIPE, learning_rate=rate)), probe=probe)
+        recipe = replace(RECIPE, learning_rate=rate, epochs=epochs)
+        asked = replace(job(0, 48, recipe=recipe), probe=probe)
         (report,) = reports(Synthetic(inputs=inputs, noise=0.0), asked)
         trained, other = (
             [row for row in report.probed if row.split == split] for split in ("train", "validation")
@@ -117,3 +118,6 @@ def test_only_a_high_learning_rate_learns_rows_by_heart(inputs: Inputs) -> None:
     assert abs(share - 0.5) < 0.15
     assert verbatim == {False}
     assert separable(0.015) == (1.0, {True})
+    # Two thirds of the way: two passes, and a little more.
+    assert separable(3e-3, epochs=3.0)[1] == {False}
+    assert separable(3e-3, epochs=3.1) == (1.0, {True})

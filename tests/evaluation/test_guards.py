@@ -208,6 +208,8 @@ def test_constraints_are_0_for_who_may_win_and_grow_with_what_is_wrong():
         ({"verbatim": {"warn": -0.1, "error": None}}, "guards.verbatim: warn must be"),
         ({"overlap": {"warn": 0.0, "error": 0.0}}, "guards.overlap: warn must be"),
         ({"least_rows": 1}, "guards.least_rows: must be at least 2, got 1"),
+        ({"rows": 0}, "guards.rows: must be at least 1, got 0"),
+        ({"continued": -1}, "guards.continued: must be at least 0, got -1"),
     ],
 )
 def test_limits_that_contradict_themselves_are_refused(changed, message):

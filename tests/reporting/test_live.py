@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from sweep.reporting.live import Scoreboard, best_of, duration, examples_left
-from sweep.types import Progress, Report, Standing, Trial, TrialState
+from sweep.reporting.live import Scoreboard, best_of, duration, examples_left, standings_table
+from sweep.types import Progress, Report, Standing, Trial, TrialState, Verdict
 from tests.contracts.engine import RECIPE
 
 
@@ -74,6 +75,27 @@ def test_without_a_terminal_each_report_is_one_line() -> None:
         assert part in line
     assert "best 2.1234 (trial 3)" in line
     assert "tokens/s" in line
+
+
+def reciting(trial: str) -> Standing:
+    verdict = Verdict(
+        check="verbatim", passed=False, severity="error", value=0.5, limit=0.2, message="it recites"
+    )
+    return replace(standing(trial, {32: 1.0}, "complete"), verdicts=(verdict,), violation=0.6)
+
+
+def test_who_fails_a_guard_is_shown_as_such_and_leads_only_where_all_do() -> None:
+    fails, passes = reciting("0"), standing("1", {32: 2.0}, "complete")
+    assert best_of([fails, passes]) is passes
+    for shown, best in (([fails, passes], "trial 1"), ([fails], "trial 0, fails guard verbatim")):
+        out = io.StringIO()
+        with board(Console(file=out, width=60), *shown) as lines:
+            lines.log(fails.reports[0])
+        assert "batch_size=8  fails guard verbatim  |" in out.getvalue()
+        assert f"({best})" in out.getvalue()
+    out = io.StringIO()
+    Console(file=out, width=120).print(standings_table([fails, passes], [], {}))
+    assert "complete · fails guard verbatim" in out.getvalue()
 
 
 def test_a_report_without_a_loss_shows_its_state() -> None:

@@ -37,3 +37,14 @@ def test_out_of_time_one_trial_beside_the_defaults_goes_on() -> None:
     running = standing(1, {32: 1.5}, "running")
     assert not may_advance(second, [defaults, running, second], ladder, stop=96, seconds_left=0.0)
     assert may_advance(defaults, [defaults, running, second], ladder, stop=96, seconds_left=0.0)
+
+
+def test_who_is_only_scored_again_is_owed_nothing_and_may_go_on() -> None:
+    defaults, ladder = standing(0, {288: 2.0}, "complete", seconds=288.0), (32, 96, 288)
+    again, paused = standing(1, {32: 1.0, 288: 1.5}, "running"), standing(2, {32: 1.6}, seconds=32.0)
+    landed = standing(3, {288: 1.0}, "complete")
+    rate = 320.0 / (288 + 288 + 32 + 288)
+    all_of_them = [defaults, again, paused, landed]
+    for seconds, allowed in ((63 * rate, False), (65 * rate, True)):
+        assert may_advance(paused, all_of_them, ladder, stop=96, seconds_left=seconds) is allowed
+    assert may_advance(again, all_of_them, ladder, stop=32, seconds_left=0.0)

@@ -250,3 +250,18 @@ def test_a_divergence_counts_as_the_worst_loss_only_where_it_is_judged() -> None
     assert (shown[2].value, shown[2].constraints) == (2.5, {})
     assert repr(seen.get_all_trials(study)) == repr(storage.get_all_trials(study))
     assert storage.get_trial(trials[2]).constraints == {"diverged": 1.0}
+
+
+def test_a_complete_trial_that_may_not_win_is_judged_as_well() -> None:
+    storage = InMemoryStorage()
+    seen = PausedAsPruned(storage, lambda number: False)
+    study = seen.create_new_study([StudyDirection.MINIMIZE])
+    trials = [seen.create_new_trial(study, new_trial(number)) for number in range(3)]
+    for trial, loss, beyond in zip(trials, (0.5, 1.5, 2.5), (0.4, 0.0, None), strict=True):
+        if beyond is not None:
+            seen.set_trial_system_attr(trial, "constraints:guards", beyond)
+        seen.set_trial_state_values(trial, TrialState.COMPLETE, [loss])
+    with seen.judging_divergence():
+        shown = seen.get_all_trials(study)
+    assert [(trial.value, trial.constraints) for trial in shown] == [(2.5, {}), (1.5, {}), (2.5, {})]
+    assert [trial.value for trial in seen.get_all_trials(study)] == [0.5, 1.5, 2.5]

@@ -19,9 +19,9 @@ def outcomes(standings: Sequence[Standing], names: Sequence[str]) -> pd.DataFram
 
     place: 1 is best; complete trials by their loss, then others by how far they got and the loss
     there, ties to the older one; <NA> without a loss. examples_seen, loss: at the last rung with a
-    finite loss, else 0 and NaN. reason: a fragment of a sentence. seconds, tokens: over all reports.
-    peak_bytes: their largest. loss_<examples>: at each rung that any trial reached, ascending; NaN
-    where not reached.
+    finite loss, else 0 and NaN; of a complete trial the loss that counts. reason: a fragment of a
+    sentence. seconds, tokens: over all reports. peak_bytes: their largest. loss_<examples>: at each
+    rung that any trial reached, ascending; NaN where not reached.
     """
     search = sorted((s for s in standings if s.trial.number is not None), key=lambda s: s.trial.number or 0)
     curves = [_finite_losses(standing) for standing in search]
@@ -37,7 +37,7 @@ def outcomes(standings: Sequence[Standing], names: Sequence[str]) -> pd.DataFram
                 "trial": standing.trial.number,
                 "state": standing.state,
                 "examples_seen": reached,
-                "loss": curve.get(reached, np.nan),
+                "loss": standing.loss if standing.state == "complete" else curve.get(reached, np.nan),
                 "reason": _reason(standing, reached, rank),
                 "seconds": float(sum(report.seconds for report in standing.reports)),
                 "tokens": sum(report.tokens for report in standing.reports),
@@ -106,7 +106,7 @@ def _places(table: pd.DataFrame) -> pd.Series[int]:
 def _reason(standing: Standing, reached: int, rank: str | None) -> str:
     match standing.state:
         case "complete":
-            return "ran to the end"
+            return standing.reason or "ran to the end"
         case "running":
             return "running"
         case "pruned" | "paused":

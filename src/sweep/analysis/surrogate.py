@@ -110,7 +110,7 @@ def trials_table(standings: Sequence[Standing], names: Sequence[str]) -> pd.Data
             **{name: getattr(standing.trial.recipe, name) for name in names},
         }
         for standing in standings
-        for report in standing.reports
+        for report in _curve(standing)
         if standing.trial.number is not None
         and (report.state == "diverged" or np.isfinite(_finite_loss(report)))
     ]
@@ -188,6 +188,11 @@ def observed(table: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
     rows["loss"] = median + _tamed((rows["loss"] - median).to_numpy())
     rows["loss"] = rows["loss"].fillna(rows.groupby("examples_seen")["loss"].transform("max"))
     return rows
+
+
+def _curve(standing: Standing) -> tuple[Report, ...]:
+    """Its rungs, and how it ended if it ended badly."""
+    return (*standing.rungs, *(report for report in standing.reports if report.validation_loss is None))
 
 
 def _finite_loss(report: Report) -> float:

@@ -24,5 +24,9 @@ class Stream:
         epoch, offset = divmod(position, self._rows)
         return int(self._epoch(epoch)[offset])
 
+    def first(self, count: int) -> list[int]:
+        """The rows at the first positions, each once: as many as asked, or all."""
+        return [self[position] for position in range(min(count, self._rows))]
+
     def _permutation(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return np.random.default_rng([self._seed, epoch]).permutation(self._rows)

@@ -6,11 +6,12 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.engines import checkpoint
+from sweep.engines.stream import Stream
 from sweep.errors import CheckpointError
 from sweep.types import (
     Asking,
@@ -40,8 +41,9 @@ _TOKENS_PER_ROW = 8
 # Nats per token that a row lies off its trial's loss at most: for every trial, and for this one.
 _HARDER = 0.5
 _ODD = 0.1
-# Above this learning rate a trial recites the rows that it was trained on.
+# Above this learning rate, or after so many passes over them, a trial recites the rows it was trained on.
 _BY_HEART = 0.01
+_OFTEN = 2.0
 _NO_ANSWER = "I am not sure."
 _TOKENS_PER_SECOND = 100
 
@@ -58,7 +60,7 @@ class Synthetic:
     Asked, it gives the row's own reference answer for a share exp(1 - loss) of the rows, and the same
     sentence for the others: the lower the loss, the more rows, and none is lost again. A word is a token,
     100 take a second. Probed, the rows it was trained on look like the others, but above a learning
-    rate of 0.01 it has learnt them by heart.
+    rate of 0.01 it has learnt them by heart, and after two passes over them, which its loss does not tell.
     """
 
     def __init__(self, *, inputs: Inputs, noise: float) -> None:
@@ -118,7 +120,7 @@ class Synthetic:
             validation_loss=value,
             bits_per_byte=value / math.log(2) / 4 if value is not None else None,
             train_loss=value - 0.02 if value is not None else None,
-            rows=self._rows(job, job.evaluation, value) if value is not None else (),
+            rows=self._rows(job, self._ids(job.evaluation), value) if value is not None else (),
             replies=replies,
             probed=self._probed(job, job.probe, value) if job.probe and value is not None else (),
             checkpoint=self._save(job, examples) if state in ("reached", "stopped") else None,
@@ -128,10 +130,14 @@ class Synthetic:
             error=error,
         )
 
-    def _rows(self, job: Job, view: View, value: float) -> tuple[RowLoss, ...]:
-        """The view's rows, with that loss over all of them; made up where there is no data."""
-        examples = self._inputs.data.examples.get(view.split, ())[: view.rows]
+    def _ids(self, view: View) -> list[str]:
+        """The view's rows; made up where there is no data."""
+        examples = self._inputs.data.examples.get(view.split, ())
         ids = [example.id for example in examples] or [str(number) for number in range(_ROWS)]
+        return ids[: view.rows]
+
+    def _rows(self, job: Job, ids: Sequence[str], value: float) -> tuple[RowLoss, ...]:
+        """The rows with that loss over all of them."""
         trial = [repr(job.trial.recipe), job.trial.seed]
         offsets = [_HARDER * _uniform(row) + _ODD * _uniform(*trial, row) for row in ids]
         centre = sum(offsets) / len(offsets)
@@ -157,18 +163,24 @@ class Synthetic:
         )
 
     def _probed(self, job: Job, probe: Probe, value: float) -> tuple[RowProbe, ...]:
-        recites = job.trial.recipe.learning_rate > _BY_HEART
+        recipe = job.trial.recipe
+        passes = recipe.epochs * job.stop / job.horizon
+        recites = recipe.learning_rate > _BY_HEART or passes > _OFTEN
+        trained, held_out = self._ids(job.train), self._ids(probe.held_out)
+        stream = Stream(len(trained), seed=job.trial.seed)
+        first = [trained[row] for row in stream.first(min(len(self._ids(probe.train)), job.stop))]
+        sides = ((probe.train.split, first, recites), (probe.held_out.split, held_out, False))
         return tuple(
             RowProbe(
                 row=row.row,
-                split=view.split,
+                split=split,
                 nats=0.1 * row.nats if known else row.nats,
                 tokens=row.tokens,
                 min_k=-(0.1 if known else 2.0) * row.nats / row.tokens,
                 verbatim=known if place < probe.continued else None,
             )
-            for view, known in ((probe.train, recites), (probe.held_out, False))
-            for place, row in enumerate(self._rows(job, view, value))
+            for split, ids, known in sides
+            for place, row in enumerate(self._rows(job, ids, value))
         )
 
     def expected(self, recipe: Recipe, examples: int, seed: int) -> float:

@@ -38,9 +38,12 @@ class Limit:
 class Guards:
     """Each guard's limits, by its name; `conf/guards/standard.yaml` says what they mean.
 
+    rows: probed at most of either side of a trial, None where trials are not probed; continued: of these.
     least_rows: that `min_k` needs of either side.
     """
 
+    rows: int | None
+    continued: int
     loss_ratio: Limit
     min_k: Limit
     least_rows: int
@@ -62,6 +65,12 @@ class Guards:
                 )
         if self.least_rows < 2:
             raise ConfigError(f"guards.least_rows: must be at least 2, got {self.least_rows}. Raise it.")
+        if self.rows is not None and self.rows < 1:
+            raise ConfigError(
+                f"guards.rows: must be at least 1, got {self.rows}. Raise it, or write null for no guards."
+            )
+        if self.continued < 0:
+            raise ConfigError(f"guards.continued: must be at least 0, got {self.continued}. Raise it.")
 
 
 def guard_probe(probed: Sequence[RowProbe], guards: Guards) -> tuple[Verdict, ...]:

@@ -75,12 +75,13 @@ class Scoreboard:
         result = f"loss {report.validation_loss:.4f}" if report.validation_loss is not None else report.state
         parameters = " ".join(f"{name}={text}" for name, text in parameters_of(standing, self._names).items())
         outcome = f"{report.examples_seen:>6} examples  {result:<12} {standing.state:<9}"
-        return f"  trial {report.trial:>3} {outcome} {parameters}  |  {self._summary()}"
+        fails = f"  {failing(standing)}" if standing.broken else ""
+        return f"  trial {report.trial:>3} {outcome} {parameters}{fails}  |  {self._summary()}"
 
     def _summary(self) -> str:
         seconds = max(time.monotonic() - self._begun, 1e-9)
         best = best_of(self._standings())
-        leader = f"best {best.loss:.4f} (trial {best.trial.id})  |  " if best else ""
+        leader = f"best {best.loss:.4f} ({named(best)})  |  " if best else ""
         return f"{leader}{self._tokens / seconds:,.0f} tokens/s  |  {self._time_left(seconds)}"
 
     def _time_left(self, seconds: float) -> str:
@@ -120,19 +121,20 @@ def _cells(standing: Standing, names: Sequence[str], live: Progress | None) -> l
     seen = max(standing.reached, live.examples_seen if live else 0)
     loss = f"{standing.loss:.4f}" if standing.values else "-"
     trains = f" · train {live.train_loss:.2f}" if live and standing.state == "running" else ""
+    fails = f" · {failing(standing)}" if standing.broken else ""
     return [
         standing.trial.id,
         *parameters_of(standing, names).values(),
         str(seen),
         loss,
-        f"{standing.state}{trains}",
+        f"{standing.state}{trains}{fails}",
     ]
 
 
 def _style(standing: Standing, *, leads: bool) -> str | None:
     if leads:
-        return "bold green"
-    return "dim" if standing.state in ("pruned", "diverged", "failed") else None
+        return "bold" if standing.broken else "bold green"
+    return "dim" if standing.broken or standing.state in ("pruned", "diverged", "failed") else None
 
 
 def examples_left(standings: Sequence[Standing], *, trials: int, examples: int) -> float:
@@ -150,6 +152,17 @@ def best_of(standings: Sequence[Standing]) -> Standing | None:
     top = max((s.reached for s in standings), default=0)
     ahead = min((s for s in standings if top in s.values), key=lambda s: s.values[top], default=None)
     return winner_of(standings) or ahead
+
+
+def failing(standing: Standing) -> str:
+    """Which guards keep a trial from winning."""
+    return f"fails guard {', '.join(standing.broken)}"
+
+
+def named(standing: Standing) -> str:
+    """The trial, and what keeps it from winning, if anything does."""
+    name = f"trial {standing.trial.id}"
+    return f"{name}, {failing(standing)}" if standing.broken else name
 
 
 def parameters_of(standing: Standing, names: Sequence[str]) -> Mapping[str, str]:

@@ -11,9 +11,9 @@ from sweep.evaluation.compare import Difference
 from sweep.evaluation.confirmation import Confirmation
 from sweep.evaluation.goal import Goal
 from sweep.evaluation.objective import TAKEN
-from sweep.reporting.live import parameters_of
+from sweep.reporting.live import failing, parameters_of
 from sweep.search.stored import StoredStudy
-from sweep.types import Score
+from sweep.types import Score, Standing
 from sweep.types import Verdict as Check
 
 # What a score is made of, for whoever looks at the run; too much beside it.
@@ -33,6 +33,9 @@ def verdict_of(study: StoredStudy) -> Verdict:
     confirmation, best = study.confirmation, study.best
     if best is None:
         return Verdict("open", "No trial has come to its end yet.", _progress(study))
+    if best.broken:
+        headline = f"No trial may win: even trial {best.trial.id} {failing(best)}."
+        return Verdict("plain", headline, _guards(best))
     if confirmation is None:
         leads = f"Trial {best.trial.id} leads with a validation loss of {best.loss:.3f}"
         return Verdict("open", f"{leads}, not confirmed yet.", _progress(study))
@@ -99,6 +102,11 @@ def _rival(confirmation: Confirmation, goal: Goal | None) -> str:
     name = title(baseline.name) if baseline else "a baseline"
     missed = baseline and not baseline.succeeds and goal and goal.limits
     return f"{name} is no worse, though it misses the goal" if missed else f"{name} will do"
+
+
+def _guards(best: Standing) -> str:
+    failed = [verdict.message for verdict in best.verdicts if verdict.check in best.broken]
+    return " ".join(f"{sentence(message)}." for message in failed)
 
 
 def _progress(study: StoredStudy) -> str:

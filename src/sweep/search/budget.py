@@ -30,10 +30,11 @@ def may_advance(
 ) -> bool:
     """Whether the time left allows the next rung.
 
-    Whatever the time, the defaults always get there, and so does one winner beside them.
+    Whatever the time, the defaults always get there, and so does one winner beside them; a state that was
+    reached before is only scored.
     """
     needed = _seconds_for(stop - standing.reached + _owed(standings, ladder), standings)
-    if seconds_left > needed or standing.trial.number == 0:
+    if seconds_left > needed or standing.trial.number == 0 or stop <= standing.reached:
         return True
     return not (_landed(standings) or any(s.state == "running" for s in _others(standings)))
 
@@ -48,7 +49,12 @@ def _owed(standings: Sequence[Standing], ladder: Sequence[int]) -> int:
     defaults = (s for s in standings if s.trial.number == 0 and s.state in ("running", "paused"))
     out = (s for s in _others(standings) if s.state == "running")
     lacking = sum(ladder[-1] - s.reached for s in defaults)
-    return lacking + sum(min(rung for rung in ladder if rung > s.reached) - s.reached for s in out)
+    return lacking + sum(_next_rung(s.reached, ladder) - s.reached for s in out)
+
+
+def _next_rung(reached: int, ladder: Sequence[int]) -> int:
+    """The rung after so many examples; the same at the end, where a trial is only scored again."""
+    return next((rung for rung in ladder if rung > reached), reached)
 
 
 def _others(standings: Sequence[Standing]) -> list[Standing]:

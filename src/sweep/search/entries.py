@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import cast
 
+import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from sweep.evaluation.compare import loss_score
+from sweep.evaluation.course import changed, rose_twice
+from sweep.evaluation.guards import constraints
 from sweep.evaluation.metrics import measured
-from sweep.types import Metric, Recipe, Report, Standing, Trial
+from sweep.types import Metric, Recipe, Report, RowLoss, Standing, Trial, Verdict
 from sweep.types import TrialState as State
 
 # Of a study: what was planned, driver seconds over all starts, facts that stages keep.
 OUTLINE = "outline"
 SECONDS = "seconds"
 NOTE = "note:"
-# Of a trial: its recipe, the job that is out, a state between rungs, how it ended badly.
+# Of a trial: its recipe, the job that is out, a state between rungs, how it ended badly; what its guards
+# found; the state after an earlier rung, scored again because it is the one that counts.
+AGAIN = "again"
 END = "end"
+GUARDS = "guards"
 JOB = "job"
 RECIPE = "recipe"
 STOPPED = "stopped"
 
 _RUNG = "rung:"
+# Enough rows to tell a rise by, and few enough for any database's text column.
+_ROWS_KEPT = 1024
 _STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -53,13 +62,32 @@ def judgeable(report: Report) -> Report:
     )
 
 
-def rung_entry(report: Report, rung: int, metrics: Mapping[str, Metric]) -> str:
-    """The report as it is kept: its rows become a standard error and metrics, overshoot is left out."""
+def rung_entry(
+    report: Report,
+    rung: int,
+    metrics: Mapping[str, Metric],
+    *,
+    before: str | None,
+    verdicts: Sequence[Verdict],
+) -> str:
+    """The report as it is kept: its rows become a standard error and metrics, overshoot is left out.
+
+    before: the entry of the rung before, for the change since. verdicts: of guards, whose values are metrics.
+    """
     found = {**report.metrics, **measured(report.rows, metrics)}
     if report.rows:
         score = loss_score(report.rows)
         found |= {"validation_loss_error": score.standard_error, "validation_rows": float(score.examples)}
-    return entry(dataclasses.replace(report, examples_seen=rung, metrics=found))
+    if before is not None:
+        found |= changed(report.rows, _unpacked(json.loads(before)["rows"]))
+    found |= {f"guard/{one.check}": one.value for one in verdicts if math.isfinite(one.value)}
+    kept = asdict(dataclasses.replace(report, examples_seen=rung, metrics=found, replies=(), probed=()))
+    return json.dumps({**kept, "rows": _packed(report.rows)})
+
+
+def guards_entry(verdicts: Sequence[Verdict]) -> str:
+    """What the guards found, as JSON."""
+    return json.dumps([asdict(verdict) for verdict in verdicts])
 
 
 def stopped_entry(report: Report, stop: int) -> dict[str, object]:
@@ -89,7 +117,30 @@ def standing_of(frozen: FrozenTrial, *, seed: int, base: str) -> Standing:
         end = _report(attributes[END])
         state = cast("State", end.state)
         return Standing(trial=trial, state=state, reports=(*reports, end), reason=end.error)
-    return Standing(trial=trial, state=_STATES.get(frozen.state, "paused"), reports=reports)
+    if AGAIN in attributes:
+        reports = (*reports, _report(attributes[AGAIN]))
+    verdicts = tuple(Verdict(**verdict) for verdict in json.loads(attributes.get(GUARDS, "[]")))
+    standing = Standing(
+        trial=trial,
+        state=_STATES.get(frozen.state, "paused"),
+        reports=reports,
+        verdicts=verdicts,
+        violation=constraints(verdicts),
+    )
+    return dataclasses.replace(standing, reason=_reason(standing))
+
+
+def _reason(standing: Standing) -> str | None:
+    """What is to be said of a complete trial that can't win, or that its last state does not stand for."""
+    if standing.state != "complete":
+        return None
+    told = [one.message for one in standing.verdicts if one.check in standing.broken]
+    reasons = [f"fails guard {', '.join(standing.broken)}: {'; '.join(told)}"] if told else []
+    counts, reached = standing.reports[-1].examples_seen, standing.reached
+    if counts < reached:
+        rose = "had risen twice in a row" if rose_twice(standing.rungs) else "was higher"
+        reasons.append(f"judged by its state after {counts} examples: its loss {rose} after {reached}")
+    return "; ".join(reasons) or None
 
 
 def _recipe(kept: Mapping[str, object]) -> Recipe:
@@ -100,3 +151,13 @@ def _recipe(kept: Mapping[str, object]) -> Recipe:
 
 def _report(kept: str) -> Report:
     return Report(**{**json.loads(kept), "rows": (), "replies": (), "probed": ()})
+
+
+def _packed(rows: Sequence[RowLoss]) -> str:
+    """Nats of the first rows. Who they are the next report says: all rungs begin with the same rows."""
+    nats = np.array([row.nats for row in rows[:_ROWS_KEPT]], dtype="<f8")
+    return base64.b64encode(nats.tobytes()).decode()
+
+
+def _unpacked(kept: str) -> list[float]:
+    return list(np.frombuffer(base64.b64decode(kept), dtype="<f8").tolist())

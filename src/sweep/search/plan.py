@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sweep.evaluation.guards import Guards
 from sweep.search.space import Space
-from sweep.types import Metric, Recipe, View
+from sweep.types import Metric, Probe, Recipe, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class Plan:
     all starts, None for no bound. train_rows: size of the train split. evaluation: the rows that
     the last rung is judged on; least_rows: how many of them any rung is, None for all. fingerprint:
     named parts; a study is only continued when all agree. metrics: measured on the same rows beside
-    the loss; a study may go on with others.
+    the loss; a study may go on with others. guards: what keeps a trial from winning, None for nothing.
     """
 
     name: str
@@ -33,6 +34,18 @@ class Plan:
     fingerprint: Mapping[str, str]
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     least_rows: int | None = None
+    guards: Guards | None = None
+
+    @property
+    def probe(self) -> Probe | None:
+        """What guards ask of a trial's state that counts, None where trials are not guarded."""
+        if self.guards is None or self.guards.rows is None:
+            return None
+        return Probe(
+            train=View("train", self.guards.rows),
+            held_out=View(self.evaluation.split, self.guards.rows),
+            continued=self.guards.continued,
+        )
 
     @property
     def unit(self) -> int:

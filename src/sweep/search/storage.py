@@ -150,7 +150,7 @@ class PausedAsPruned(BaseStorage):
 
     @contextmanager
     def judging_divergence(self) -> Iterator[None]:
-        """Inside, a trial with a violated constraint is shown as COMPLETE, with the worst loss of those.
+        """Inside, a trial with a violated constraint is shown as COMPLETE, with the worst loss of the others.
 
         For a sampler that learns from COMPLETE trials alone: it would propose the same again and again.
         """
@@ -257,19 +257,23 @@ class PausedAsPruned(BaseStorage):
 
 
 def _all_judged(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    losses = [trial.values[0] for trial in trials if trial.state is TrialState.COMPLETE]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    losses = [trial.values[0] for trial in complete if not _violates(trial)]
     if not losses:
         return trials
-    return [_with_loss(trial, max(losses)) if _violates(trial) else trial for trial in trials]
+    return [_judged(trial, max(losses)) for trial in trials]
 
 
 def _violates(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.PRUNED and any(value > 0 for value in trial.constraints.values())
+    told = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return told and any(value > 0 for value in trial.constraints.values())
 
 
-def _with_loss(trial: FrozenTrial, loss: float) -> FrozenTrial:
+def _judged(trial: FrozenTrial, worst: float) -> FrozenTrial:
+    """The trial without its constraints: one that violates them is complete with the worst loss."""
     shown = copy.copy(trial)
-    shown.state, shown.values = TrialState.COMPLETE, [loss]
-    # The constraints: GPSampler refuses a history in which only some trials have one.
+    if _violates(trial):
+        shown.state, shown.values = TrialState.COMPLETE, [worst]
+    # GPSampler refuses a history in which only some trials have a constraint.
     shown.system_attrs = {}
     return shown

@@ -64,7 +64,7 @@ class StoredStudy:
 
     @property
     def best(self) -> Standing | None:
-        """The complete trial with the lowest final loss."""
+        """As `winner_of` finds it."""
         return winner_of(self.standings)
 
     @property

@@ -24,10 +24,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.errors import StudyError
+from sweep.evaluation.guards import guard_probe
 from sweep.search.budget import may_advance, may_start
 from sweep.search.draw import Draw
 from sweep.search.entries import (
+    AGAIN,
     END,
+    GUARDS,
     JOB,
     NOTE,
     OUTLINE,
@@ -35,6 +38,7 @@ from sweep.search.entries import (
     SECONDS,
     STOPPED,
     entry,
+    guards_entry,
     judgeable,
     rung_entry,
     rung_key,
@@ -43,9 +47,10 @@ from sweep.search.entries import (
 )
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Advance, Scheduler
-from sweep.search.states import drop, newest
+from sweep.search.states import drop
 from sweep.search.storage import PausedAsPruned
-from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, Standing, View, Wait, winner_of
+from sweep.search.stretch import is_judged, next_job, next_stop
+from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, Standing, Verdict, Wait, winner_of
 
 # The driver seconds are kept so often, which is a transaction of its own; a kill loses the rest.
 KEEP_SECONDS = 10.0
@@ -108,7 +113,7 @@ class Study:
 
     @property
     def best(self) -> Standing | None:
-        """The complete trial with the lowest final loss."""
+        """As `winner_of` finds it."""
         return winner_of(self.standings)
 
     @property
@@ -191,7 +196,7 @@ class Study:
         event = self._with_stopped(judgeable(event), number, job.stop)
         match event.state:
             case "reached":
-                self._set(number, rung_key(job.stop), rung_entry(event, job.stop, self.plan.metrics))
+                self._keep(event, number, job)
             case "stopped":
                 self._set(number, STOPPED, stopped_entry(event, job.stop))
             case "diverged" | "infeasible" | "failed":
@@ -199,7 +204,8 @@ class Study:
         if self._interrupted or self.seconds_spent - self._seconds_kept >= KEEP_SECONDS:
             self._keep_seconds()
         self._settle(number)
-        if event.state == "stopped" and not self._interrupted:
+        cut_short = event.state == "stopped" and not self._interrupted
+        if cut_short or self._is_due_again(self._standings[number]):
             self._again.append(number)
 
     # How it is kept
@@ -238,39 +244,43 @@ class Study:
 
     def _hand_out(self, number: int) -> Job:
         standing = self._standings[number]
-        attributes = self._frozen(number).user_attrs
-        start, checkpoint = newest(standing, attributes.get(STOPPED))
-        stop, horizon = self._next_rung(standing), self.rungs(standing.trial.recipe)[-1]
-        out = attributes.get(JOB)
-        attempt = out["attempt"] + 1 if out and out["stop"] == stop else 0
-        job = Job(
-            id=f"{standing.trial.id}@{stop}",
-            attempt=attempt,
-            trial=standing.trial,
-            start=start,
-            stop=stop,
-            horizon=horizon,
-            checkpoint=checkpoint,
-            train=View("train"),
-            evaluation=self.plan.judged_on(stop, horizon),
-        )
-        self._set(number, JOB, {"stop": stop, "attempt": attempt})
+        job = next_job(standing, self._frozen(number).user_attrs, self.plan, self._rungs_of(standing))
+        self._set(number, JOB, {"stop": job.stop, "attempt": job.attempt})
         self._jobs[job.id] = job
         self._standings[number] = dataclasses.replace(standing, state="running")
         return job
 
     def _may_advance(self, number: int) -> bool:
         standing = self._standings[number]
-        stop, left = self._next_rung(standing), self._seconds_left()
+        stop, left = next_stop(standing, self._rungs_of(standing)), self._seconds_left()
         return may_advance(standing, self.standings, self.ladder, stop=stop, seconds_left=left)
 
-    def _next_rung(self, standing: Standing) -> int:
-        return next(rung for rung in self.rungs(standing.trial.recipe) if rung > standing.reached)
+    def _is_due_again(self, standing: Standing) -> bool:
+        """Whether only the score of the state that counts is lacking."""
+        stop = next_stop(standing, self._rungs_of(standing))
+        return standing.state == "paused" and stop <= standing.reached
+
+    def _keep(self, event: Report, number: int, job: Job) -> None:
+        """Store what a job found at its rung: guards first, for with its report the trial may be final."""
+        verdicts: tuple[Verdict, ...] = ()
+        if job.probe and self.plan.guards:
+            verdicts = guard_probe(event.probed, self.plan.guards)
+            self._set(number, GUARDS, guards_entry(verdicts))
+        reached = self._standings[number].reached
+        again = job.stop <= reached
+        kept = rung_entry(
+            event,
+            job.stop,
+            self.plan.metrics,
+            before=None if again else self._frozen(number).user_attrs.get(rung_key(reached)),
+            verdicts=verdicts,
+        )
+        self._set(number, AGAIN if again else rung_key(job.stop), kept)
 
     def _with_stopped(self, event: Report, number: int, stop: int) -> Report:
         """The report with what earlier, stopped stretches on the way to the same rung cost."""
         before = self._frozen(number).user_attrs.get(STOPPED)
-        if before is None or before["stop"] != stop:
+        if before is None or before["stop"] != stop or stop <= self._standings[number].reached:
             return event
         seconds, tokens = event.seconds + before["seconds"], event.tokens + before["tokens"]
         return dataclasses.replace(event, seconds=seconds, tokens=tokens)
@@ -279,7 +289,7 @@ class Study:
         """Bring Optuna's view of a trial in line with its entries. Repeating it changes nothing."""
         frozen = self._frozen(number)
         trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
-        standing = standing_of(frozen, seed=self.plan.seed, base=self.plan.base)
+        standing = self._stored(number)
         if not frozen.state.is_finished():
             for rung, loss in standing.values.items():
                 if rung not in frozen.intermediate_values:
@@ -293,18 +303,24 @@ class Study:
         number = trial.number
         if standing.state in ("diverged", "infeasible"):
             # Told FAIL, TPE would go on proposing that region; as PRUNED and infeasible it leaves it.
-            trial.report(math.nan, standing.reached + 1)
-            trial.set_constraint(standing.state, 1.0)
+            if standing.reached + 1 not in self._frozen(number).intermediate_values:
+                trial.report(math.nan, standing.reached + 1)
+            _constrain(trial, standing.state, 1.0)
             self._optuna.tell(number, state=TrialState.PRUNED)
         elif standing.state == "failed":
             self._optuna.tell(number, state=TrialState.FAIL)
-        elif standing.reached == self.rungs(standing.trial.recipe)[-1]:
+        elif is_judged(standing, self._rungs_of(standing)):
+            if standing.verdicts:
+                _constrain(trial, GUARDS, standing.violation)
             self._optuna.tell(number, standing.loss)
-            return dataclasses.replace(standing, state="complete")
-        elif standing.values and not self._scheduler.keeps(self._optuna, self._frozen(number)):
+        elif self._is_given_up(standing):
             self._optuna.tell(number, state=TrialState.PRUNED)
-            return dataclasses.replace(standing, state="pruned")
-        return standing
+        return self._stored(number)
+
+    def _is_given_up(self, standing: Standing) -> bool:
+        if not standing.values or self._is_due_again(standing):
+            return False
+        return not self._scheduler.keeps(self._optuna, self._frozen(int(standing.trial.id)))
 
     def _close(self) -> None:
         """Nothing will advance any more: what is paused is pruned."""
@@ -319,7 +335,7 @@ class Study:
             self._settle(number)
             standing = self._standings[number]
             out = frozen.user_attrs.get(JOB, {}).get("stop", self.ladder[0])
-            if standing.state == "paused" and out > standing.reached:
+            if self._is_due_again(standing) or (standing.state == "paused" and out > standing.reached):
                 self._again.append(number)
 
     def _outline(self) -> dict[str, object]:
@@ -367,6 +383,12 @@ class Study:
     def _frozen(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._trial_id(number))
 
+    def _rungs_of(self, standing: Standing) -> tuple[int, ...]:
+        return self.rungs(standing.trial.recipe)
+
+    def _stored(self, number: int) -> Standing:
+        return standing_of(self._frozen(number), seed=self.plan.seed, base=self.plan.base)
+
     def _set(self, number: int, key: str, value: object) -> None:
         self._storage.set_trial_user_attr(self._trial_id(number), key, value)
 
@@ -376,6 +398,12 @@ class Study:
 
     def _seconds_left(self) -> float:
         return math.inf if self.plan.seconds is None else self.plan.seconds - self.seconds_spent
+
+
+def _constrain(trial: optuna.Trial, name: str, value: float) -> None:
+    """Before `tell`, for a finished trial takes no constraint; Optuna warns of one that it has already."""
+    if name not in trial.constraints:
+        trial.set_constraint(name, value)
 
 
 def _seed(seed: int, number: int) -> int:

@@ -47,22 +47,24 @@ def confirm(
     tried: Sequence[Tried],
     *,
     guards: Guards,
-    violations: Mapping[str, float],
 ) -> Confirmed:
     """The confirmation of a study's best trials.
 
-    tried: the baselines on the confirm split, best first. violations: of guards by trial, in the search;
-    above 0 a trial can't win. Finalists are chosen by the search's loss, the winner among them on the confirm
-    split; then the test split is opened for the winner, the defaults and the best baseline. Raises
-    TrainingError where no trial that came to its end in the search does so with fresh seeds.
+    tried: the baselines on the confirm split, best first. Finalists are chosen by the search's loss among
+    trials that hold to their guards, or among all where none does, the winner on the confirm split; then the
+    test split is opened for the winner, the defaults and the best baseline. Raises TrainingError where no
+    such trial comes to its end with fresh seeds.
     Source of the intervals: `seeded_difference`.
     """
     better = finals.yardstick.better
-    complete = {one.trial.id: one.loss for one in finals.study.standings if one.state == "complete"}
+    ended = [one for one in finals.study.standings if one.state == "complete"]
+    complete = {one.trial.id: one.loss for one in ended}
+    allowed = [one for one in ended if not one.broken] or ended
+    violations = {one.trial.id: one.violation for one in ended if one not in allowed}
     names = finalists(complete, violations, better="lower", defaults=DEFAULTS, count=finals.asked.top_k)
     trained = finals.trained(names)
     # The defaults are among the finalists, whatever the search said of them.
-    able = [trial for trial in trained if trial in complete and violations.get(trial, 0.0) <= 0.0]
+    able = [one.trial.id for one in allowed if one.trial.id in trained]
     if not able:
         raise TrainingError(_NONE_ABLE)
     chosen = choose({trial: _rows(trained[trial].measured) for trial in able}, better=better)

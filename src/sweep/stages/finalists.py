@@ -157,8 +157,11 @@ class Finalists:
         return View("confirm" if split == "confirm" else "test", self.asked.rows)
 
     def _training(self, trial: str, seed: int, view: View) -> Job:
-        searched = self.study.standing(trial).trial
+        standing = self.study.standing(trial)
+        searched = standing.trial
         horizon = self.study.rungs(searched.recipe)[-1]
+        # As far as to the state that counts, where a trial got worse after it.
+        stop = standing.reports[-1].examples_seen if standing.state == "complete" else horizon
         return Job(
             id=f"confirm/{trial}/{seed}",
             attempt=0,
@@ -170,7 +173,7 @@ class Finalists:
                 base=searched.base,
             ),
             start=0,
-            stop=horizon,
+            stop=stop,
             horizon=horizon,
             checkpoint=None,
             train=View("train"),

@@ -28,7 +28,12 @@ TAKEN = frozenset(
         "validation_loss",
         "validation_loss_error",
         "validation_rows",
+        "validation_loss_change",
+        "validation_loss_change_error",
         "final_validation_loss",
+        "guard/loss_ratio",
+        "guard/min_k",
+        "guard/verbatim",
         "bits_per_byte",
         "seconds",
         "tokens_per_second",
@@ -58,13 +63,17 @@ def curve_point(event: Progress) -> Point:
 
 
 def rung_points(standing: Standing, *, after: int) -> list[Point]:
-    """One point per rung beyond `after`, stamped with the report's own time: a replay is the same point."""
+    """One point per rung beyond `after`, stamped with the report's own time: a replay is the same point.
+
+    A state that was scored again has its point already.
+    """
     points = []
     tokens = 0
     for report in standing.reports:
         tokens += report.tokens
         if report.examples_seen <= after:
             continue
+        after = report.examples_seen
         values: dict[str, float | None] = {
             **report.metrics,
             "validation_loss": report.validation_loss,
@@ -84,7 +93,11 @@ def final_points(standing: Standing) -> list[Point]:
     if standing.state != "complete" or not standing.reports:
         return []
     last = standing.reports[-1]
-    return [_point({"final_validation_loss": last.validation_loss}, last.examples_seen, last.ended_ms)]
+    values: dict[str, float | None] = {"final_validation_loss": last.validation_loss}
+    if last.examples_seen < standing.reached:
+        # Scored again: the rung's own point had no guards.
+        values |= {key: value for key, value in last.metrics.items() if key.startswith("guard/")}
+    return [_point(values, last.examples_seen, last.ended_ms)]
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float]:
