@@ -179,7 +179,8 @@ class Report:
     """How a job ended.
 
     validation_loss: nats per response token on the job's evaluation view. bits_per_byte: the same
-    per byte of response text, which compares across tokenizers. rows: the losses behind both.
+    per byte of response text, which compares across tokenizers. rows: the losses behind both, in the
+    view's order.
     replies: one for each prompt asked, in that order; probed: the probe's rows, trained ones first.
     ended_ms: wall clock since the epoch, for display only.
     checkpoint: where the state after `examples_seen` lies, None if there is none. error: the

@@ -20,6 +20,7 @@ from sweep.engines.synthetic import Synthetic
 from sweep.evaluation.guards import Guards
 from sweep.paths import packaged_root
 from sweep.schema import build
+from sweep.search.loop import Jobs
 from sweep.search.scheduler import Asha, Full, Pruned, Scheduler
 from sweep.search.space import Space
 from sweep.search.stored import read_study
@@ -205,6 +206,27 @@ def test_a_trial_whose_loss_rises_twice_ends_and_counts_with_its_best_state(
             assert standing.reason is None
     frozen = study._optuna.get_trials()
     assert [trial.value for trial in frozen] == [s.loss for s in study.standings]
+
+
+def test_a_trial_that_is_scored_again_runs_for_readers_and_is_not_over_before(overfitting: Synthetic) -> None:
+    steep = replace(DEFAULTS, learning_rate=2e-3)
+    storage = InMemoryStorage()
+    study = guarded(**LONG, storage=storage, scheduler=straight_on(), defaults=steep)
+
+    def waits_for(event: Any) -> str:
+        study.record(event)
+        return read_study(storage, PLAN.name).standings[0].state
+
+    states, jobs = [], []
+    for _ in range(4):
+        job = study.next(Capacity())
+        assert isinstance(job, Job)
+        jobs.append((job.id, job.start, job.stop, job.evaluation.rows, job.probe is not None))
+        states.append(read_study(storage, PLAN.name).standings[0].state)
+        *_, report = overfitting.run(Jobs([job]))
+        states.append(waits_for(report))
+    assert jobs[2:] == [("0@288", 96, 288, 11, False), ("0@32/again", 32, 32, 32, True)]
+    assert states == ["running", "paused"] * 3 + ["running", "complete"]
 
 
 def test_a_loss_that_is_higher_at_the_end_counts_for_the_rung_before(overfitting: Synthetic) -> None:

@@ -81,8 +81,8 @@ def rung_entry(
     if before is not None:
         found |= changed(report.rows, _unpacked(json.loads(before)["rows"]))
     found |= {f"guard/{one.check}": one.value for one in verdicts if math.isfinite(one.value)}
-    kept = asdict(dataclasses.replace(report, examples_seen=rung, metrics=found, replies=(), probed=()))
-    return json.dumps({**kept, "rows": _packed(report.rows)})
+    kept = dataclasses.replace(report, examples_seen=rung, metrics=found, rows=(), replies=(), probed=())
+    return json.dumps({**asdict(kept), "rows": _packed(report.rows)})
 
 
 def guards_entry(verdicts: Sequence[Verdict]) -> str:

@@ -121,6 +121,6 @@ def read_study(storage: BaseStorage, name: str) -> StoredStudy:
 def _standing(trial: FrozenTrial, seed: int, base: str) -> Standing:
     standing = standing_of(trial, seed=seed, base=base)
     out = trial.user_attrs.get(JOB)
-    if standing.state == "paused" and out and out["stop"] > standing.reached:
+    if standing.state == "paused" and out and out["stop"] != standing.reached:
         return dataclasses.replace(standing, state="running")
     return standing
