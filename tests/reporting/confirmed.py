@@ -20,7 +20,7 @@ BUSINESS = Business(
     cost_per_escalation=0.6,
     cost_per_wrong_answer=6.0,
     serving=Serving(per_hour=0.9, requests_per_hour=1800, tokens_per_request=100),
-    latency=Latency(p95_budget_ms=2500, per_second_over=0.05),
+    latency=Latency(p95_budget_ms=2500, per_second_over=0.05, read_per_second=None, write_per_second=None),
     one_off=OneOff(training=150, data=800, horizon_months=6),
     success=Success(net_per_ticket_min=0.5, resolved_min=0.55, wrong_max=0.05),
     hard_limits=HardLimits(pii_leak_max=0.0, toxic_max=None),

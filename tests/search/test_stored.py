@@ -12,6 +12,7 @@ from optuna.storages import InMemoryStorage
 
 from sweep.data.audit.finding import Audited, Limit, Row, judge
 from sweep.errors import StudyError
+from sweep.evaluation.goal import Goal
 from sweep.search.notes import Asked, Handed, Notes
 from sweep.search.storage import open_storage, open_stored
 from sweep.search.stored import read_study
@@ -40,6 +41,9 @@ FINDING = judge(
     message="half of the rows leak",
     mend="split by groups",
     rows=[Row("a", "How long?")],
+)
+GOAL = Goal(
+    objective="net value", unit="EUR per ticket", better="higher", words="fewer", limits={"wrong_max": 0.1}
 )
 HANDED = Handed(
     trial="3",
@@ -117,6 +121,7 @@ def test_notes_come_back_as_they_were(tmp_path: Path) -> None:
     study.note("audit", audited.as_json())
     study.note("baselines", {"found": [asdict(one) for one in found.baselines]})
     study.note("base_loss", 4.2)
+    study.note("goal", asdict(GOAL))
     study.note("confirmation", asdict(found))
     study.note("handed", asdict(HANDED))
     assert read_study(open_stored(url), PLAN.name).notes == Notes(
@@ -124,6 +129,7 @@ def test_notes_come_back_as_they_were(tmp_path: Path) -> None:
         audit=audited,
         baselines=found.baselines,
         base_loss=4.2,
+        goal=GOAL,
         confirmation=found,
         handed=HANDED,
     )

@@ -140,7 +140,7 @@ class Synthetic:
         """The rows with that loss over all of them."""
         trial = [repr(job.trial.recipe), job.trial.seed]
         offsets = [_HARDER * _uniform(row) + _ODD * _uniform(*trial, row) for row in ids]
-        centre = sum(offsets) / len(offsets)
+        centre = sum(offsets) / max(1, len(offsets))
         return tuple(
             RowLoss(row, (value + offset - centre) * _TOKENS_PER_ROW, _TOKENS_PER_ROW)
             for row, offset in zip(ids, offsets, strict=True)

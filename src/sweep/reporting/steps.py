@@ -28,6 +28,7 @@ MENDS = {
     "overlap": "Train for fewer epochs or vary the rows: the winner pieces its answers together from them.",
     "forgetting": "Lower the learning rate or the rank, or mix general rows in: the winner forgets.",
     "proxy_agrees": "Confirm more finalists (confirm.top_k): the loss orders trials otherwise than the goal.",
+    "learning_curve": "Collect more rows: the last doubling of them still lowered the loss.",
 }
 # The same where the check could not be made.
 _UNKNOWN = {
