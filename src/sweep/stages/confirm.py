@@ -27,7 +27,7 @@ DEFAULTS = "0"
 
 _NONE_ABLE = (
     "No trial can be confirmed: one that came to its end in the search and holds to its guards must do so "
-    "with fresh seeds too. Search on with more trials (budget.trials), or in a tamer space under another name."
+    "with fresh seeds too. Search on with more trials (budget.trials), or a tamer space under another name."
 )
 
 
