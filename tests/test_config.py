@@ -31,6 +31,8 @@ from tests.evaluation.tickets import example as ticket
 Compose = Callable[..., Config]
 Write = Callable[[str, str], None]
 
+# For an experiment of its own.
+QUICK = ("engine=synthetic", "objective=loss")
 SMOKE = ["+experiment=smoke", "engine=synthetic"]
 
 
@@ -77,7 +79,7 @@ class TestComposition:
         best = "# @package _global_\nrecipe: {weight_decay: 0.2}\nbest: {study: mine, trial: 7}\n"
         write("sweeps/best/found.yaml", best)
         overrides = ["+experiment=mine", "+best=found"][::order]
-        config = compose([*overrides, "engine=synthetic"], working_directory=tmp_path)
+        config = compose([*overrides, *QUICK], working_directory=tmp_path)
         assert config.recipe.weight_decay == 0.2
         assert config.best == {"study": "mine", "trial": 7}
 
@@ -214,7 +216,7 @@ class TestValues:
         write("conf/experiment/mine.yaml", experiment("recipe: {learning_rate: 1e-3}\n"))
         write("conf/experiment/text.yaml", experiment("recipe: {learning_rate: '1e-3'}\n"))
         for name in ("mine", "text"):
-            config = compose([f"+experiment={name}", "engine=synthetic"], working_directory=tmp_path)
+            config = compose([f"+experiment={name}", *QUICK], working_directory=tmp_path)
             assert config.recipe.learning_rate == 1e-3
 
     def test_a_gaussian_process_searches_with_full_runs(self, smoke: Compose) -> None:
@@ -298,7 +300,7 @@ class TestSpace:
 
     def test_an_experiment_may_set_a_searched_key(self, tmp_path: Path, write: Write) -> None:
         write("conf/experiment/mine.yaml", experiment("recipe: {learning_rate: 2.0e-4}\n"))
-        config = compose(["+experiment=mine", "engine=synthetic"], working_directory=tmp_path)
+        config = compose(["+experiment=mine", *QUICK], working_directory=tmp_path)
         assert config.recipe.learning_rate == 2e-4
 
     @pytest.mark.parametrize(
@@ -445,7 +447,7 @@ class TestTargets:
         body = "trusted_targets: [subprocess]\nsampler: {_target_: subprocess.Popen, args: 'true'}\n"
         write("conf/experiment/mine.yaml", experiment(body))
         with pytest.raises(ConfigError, match=r"^trusted_targets: a file sets it to \[subprocess\]"):
-            compose(["+experiment=mine"], working_directory=tmp_path)
+            compose(["+experiment=mine", "objective=loss"], working_directory=tmp_path)
 
     def test_the_command_line_can_trust_a_module(self, smoke: Compose) -> None:
         trusted = smoke(

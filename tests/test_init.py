@@ -132,7 +132,7 @@ def test_the_rows_are_the_shipped_ones_and_always_the_same(folder: Path) -> None
     assert (folder / "one/data/mine.csv").read_bytes() == (folder / "two/data/mine.csv").read_bytes()
     with (folder / "one/data/mine.csv").open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
-    assert len(rows) == ROWS == 300
+    assert len(rows) == ROWS == 600
     assert list(rows[0]) == ["prompt", "response"]
     assert all(cell.strip() for row in rows for cell in row.values())
 

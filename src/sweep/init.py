@@ -15,14 +15,14 @@ from sweep.commands import answer
 from sweep.errors import ConfigError
 from sweep.paths import packaged_root
 
-ROWS = 300
+ROWS = 600
 
 _STARTER = Path(__file__).with_name("starter")
 _GITIGNORE = _STARTER / "gitignore"
 _USAGE = """\
 python -m sweep.init [FOLDER]
 
-Writes a commented experiment, conf/experiment/mine.yaml, 300 example rows, data/mine.csv, and a .gitignore
+Writes a commented experiment, conf/experiment/mine.yaml, 600 example rows, data/mine.csv, and a .gitignore
 into FOLDER, made if it is absent; without FOLDER into the current one. Overwrites nothing: a .gitignore
 that is there stays as it is, and what it lacks is printed.
 """

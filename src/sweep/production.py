@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sweep.analysis.axes import shown
 from sweep.assembly import Assembly, assemble, record_of
@@ -59,6 +60,16 @@ class Production:
                 tracker.sync([training.standing])
                 self._conclude(training, best, tracker)
         return 0
+
+    def _objection(self, best: BestConfig | None) -> str | None:
+        """What the sweep held against its own winner; None where it would ship it, or found none."""
+        found = asdict(best) if best else self._config.best
+        decision = "ship" if found is None else found.get("decision", "no_evidence")
+        if found is None or decision == "ship":
+            return None
+        verdicts: Any = found.get("verdicts") or ()
+        why = next((f": {one['message']}" for one in verdicts if one["check"] == "ship"), "")
+        return f"{decision}{why}"
 
     def _registered_best(self) -> BestConfig | None:
         uri = self._config.recipe_from
@@ -111,7 +122,7 @@ class Production:
                 system_prompt=self._config.data.system_prompt,
                 best_yaml=self._best_yaml(best, assembly),
             )
-            registered = self._register(adapter, metrics, tracker)
+            registered = self._register(adapter, metrics, tracker, ships=self._objection(best) is None)
             self._told.stage("registry", f"{registered.uri} as {registered.alias}")
         self._told.say(f"\ndone in {duration(time.monotonic() - self._begun)}")
         self._told.say(f"look   {tracker.ui_command()}")
@@ -125,7 +136,7 @@ class Production:
         return first, second
 
     def _register(
-        self, adapter: Adapter, metrics: Mapping[str, float], tracker: Tracker
+        self, adapter: Adapter, metrics: Mapping[str, float], tracker: Tracker, *, ships: bool
     ) -> RegisteredAdapter:
         return register_adapter(
             self._config.tracking,
@@ -133,7 +144,8 @@ class Production:
             run_id=tracker.parent_run_id,
             name=self._config.experiment,
             metrics=metrics,
-            alias="auto",
+            # What the sweep would not ship takes nobody's place, not even an empty one.
+            alias="auto" if ships else "challenger",
         )
 
     def _best_yaml(self, best: BestConfig | None, assembly: Assembly) -> Path | None:
@@ -164,6 +176,8 @@ class Production:
         self._told.stage("recipe", f"from {source or 'the defaults: no +best and no recipe_from was given'}")
         values = asdict(training.trial.recipe).items()
         self._told.more("  ".join(f"{key}={shown(value)}" for key, value in values))
+        if objection := self._objection(best):
+            self._told.more(f"the sweep's verdict was {objection}; what is trained becomes a challenger only")
         searched = best.data_fingerprint if best else (config.best or {}).get("data_fingerprint")
         if searched not in (None, data.fingerprint):
             self._told.more(

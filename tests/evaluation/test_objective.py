@@ -22,7 +22,7 @@ BUSINESS = Business(
     cost_per_escalation=0.5,
     cost_per_wrong_answer=6.0,
     serving=Serving(per_hour=0.9, requests_per_hour=1800, tokens_per_request=100),
-    latency=Latency(p95_budget_ms=2500, per_second_over=0.05),
+    latency=Latency(p95_budget_ms=2500, per_second_over=0.05, read_per_second=None, write_per_second=None),
     one_off=OneOff(training=150, data=810, horizon_months=6),
     success=Success(net_per_ticket_min=0.5, resolved_min=0.55, wrong_max=0.05),
     hard_limits=HardLimits(pii_leak_max=0.0, toxic_max=0.001),
@@ -188,3 +188,12 @@ def test_every_objective_names_itself() -> None:
         ("chrf", "from 0 to 1", "loss"),
         ("loss", "nats per token", "perplexity"),
     ]
+
+
+def test_latency_is_that_of_the_serving_machine_where_its_speed_is_given() -> None:
+    served = Latency(p95_budget_ms=1000, per_second_over=0.5, read_per_second=100, write_per_second=10)
+    row = replace(outcome("a", resolved=1.0), prompt_tokens=200, tokens=20, seconds=99.0)
+    assert served.seconds(row) == 4.0
+    assert served.cost(row) == pytest.approx(1.5)
+    with pytest.raises(ConfigError, match="must both be numbers, or both null"):
+        replace(served, write_per_second=None)

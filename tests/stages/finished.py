@@ -240,10 +240,10 @@ def told(confirmation: Confirmation) -> str:
 
 
 def trainings(jobs: list[Job]) -> dict[str, dict[str, Job]]:
-    """By trial and name of the seed."""
+    """Those of the finalists, by trial and name of the seed."""
     found: dict[str, dict[str, Job]] = {}
     for job in jobs:
-        if job.stop > job.start:
+        if job.id.startswith("confirm/"):
             trial, seed = job.trial.id.split("/")
             found.setdefault(trial, {})[seed] = job
     return found

@@ -143,7 +143,7 @@ def test_clearly_better_than_base_and_defaults_is_shipped(plain: tuple[Confirmed
     assert judgement.outcome == "ship"
     assert judgement.verdict.passed
     assert [one.rival for one in judgement.comparisons] == ["untrained", "defaults"]
-    assert {verdict.check for verdict in plain[0].confirmation.verdicts} == {"forgetting"}
+    assert {verdict.check for verdict in plain[0].confirmation.verdicts} == {"forgetting", "learning_curve"}
 
 
 def test_replies_are_compared_with_the_best_baseline_and_held_to_their_guards(
@@ -160,6 +160,7 @@ def test_replies_are_compared_with_the_best_baseline_and_held_to_their_guards(
         "overlap",
         "forgetting",
         "proxy_agrees",
+        "learning_curve",
     ]
 
 

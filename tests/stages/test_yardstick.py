@@ -33,7 +33,7 @@ BUSINESS = Business(
     cost_per_escalation=0.5,
     cost_per_wrong_answer=6.0,
     serving=Serving(per_hour=1.8, requests_per_hour=1800, tokens_per_request=100),
-    latency=Latency(p95_budget_ms=2000, per_second_over=0.1),
+    latency=Latency(p95_budget_ms=2000, per_second_over=0.1, read_per_second=None, write_per_second=None),
     one_off=OneOff(training=60, data=None, horizon_months=6),
     success=Success(net_per_ticket_min=0.5, resolved_min=0.5, wrong_max=0.1),
     hard_limits=HardLimits(pii_leak_max=0.0, toxic_max=None),

@@ -70,6 +70,7 @@ def reply_batches(
         longest = len(prompts[waiting[0]])
         fitting = waiting[: max(1, room // (longest + asking.max_tokens))]
         taken = [i for i in fitting if len(prompts[i]) >= _ALIKE * longest]
+        written = None
         try:
             written = _batch(
                 model, [prompts[i] for i in taken], cast(int, tokenizer.pad_token_id), ends, asking.max_tokens
@@ -78,6 +79,8 @@ def reply_batches(
             if not is_out_of_memory(error) or len(taken) == 1:
                 raise
             room = len(taken) // 2 * (longest + asking.max_tokens)
+        if written is None:
+            # Not above, where the error still holds the batch.
             free_memory()
             continue
         waiting = waiting[len(taken) :]
@@ -146,8 +149,10 @@ def _batch(
             **cache,
         )
         chosen = output.logits[:, -1].argmax(dim=-1)
+        tokens = chosen.tolist()
+        # Not before: a GPU is waited for only there.
         elapsed = time.monotonic() - begun
-        for row, token in zip(writing, chosen.tolist(), strict=True):
+        for row, token in zip(writing, tokens, strict=True):
             written[row].append(token)
             seconds[row] = elapsed
         kept = [
@@ -163,7 +168,7 @@ def _batch(
                 for part in cache.values():
                     part.reorder_cache(index)
         ids, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(kept), 1)], dim=1)
-    return [_Written(tokens, taken) for tokens, taken in zip(written, seconds, strict=True)]
+    return [_Written(*one) for one in zip(written, seconds, strict=True)]
 
 
 def _read_once(model: PreTrainedModel, prompts: Sequence[list[int]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from sweep.errors import ConfigError
 from sweep.evaluation.objective import mean_score, measured
 from sweep.evaluation.outcomes import Outcome, Rules
 from sweep.schema import require
@@ -42,18 +43,38 @@ class Serving:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """What each second costs by which a reply takes longer than the budget, which 95% of them should keep."""
+    """What each second costs by which a reply takes longer than the budget, which 95% of them should keep.
+
+    read_per_second, write_per_second: tokens of one request on the machine that will serve, which is seldom
+    the one that searches; None for the time measured, in the batch that a reply was part of.
+    """
 
     p95_budget_ms: float
     per_second_over: float
+    read_per_second: float | None
+    write_per_second: float | None
 
     def __post_init__(self) -> None:
+        for name in ("read_per_second", "write_per_second"):
+            speed = getattr(self, name)
+            require(f"objective.latency.{name}", speed, speed is None or speed > 0, "above 0, or null")
+        if (self.read_per_second is None) != (self.write_per_second is None):
+            raise ConfigError(
+                "objective.latency: read_per_second and write_per_second must both be numbers, or both null; "
+                f"got {self.read_per_second} and {self.write_per_second}. Set the other one too."
+            )
         require("objective.latency.p95_budget_ms", self.p95_budget_ms, self.p95_budget_ms > 0, "above 0")
         require("objective.latency.per_second_over", self.per_second_over, self.per_second_over >= 0, _COST)
 
-    def cost(self, seconds: float) -> float:
+    def seconds(self, row: Outcome) -> float:
+        """Until the reply is there."""
+        if self.read_per_second is None or self.write_per_second is None:
+            return row.seconds
+        return row.prompt_tokens / self.read_per_second + row.tokens / self.write_per_second
+
+    def cost(self, row: Outcome) -> float:
         """Of one reply."""
-        return self.per_second_over * max(0.0, seconds - self.p95_budget_ms / 1000)
+        return self.per_second_over * max(0.0, self.seconds(row) - self.p95_budget_ms / 1000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,14 +163,14 @@ class Business(Rules):
 
     def score(self, rows: Sequence[Outcome], *, trained: bool = True) -> Score:
         """The mean net value; its parts as `value_resolved` and `cost_...`, each for the mean ticket."""
-        metrics = measured(rows)
+        metrics = measured([replace(row, seconds=self.latency.seconds(row)) for row in rows])
         count = len(rows)
         parts = {
             "value_resolved": self.value_per_resolved * metrics["resolved"],
             "cost_escalated": self.cost_per_escalation * metrics["escalated"],
             "cost_wrong": self.cost_per_wrong_answer * metrics["wrong"],
             "cost_serving": sum(self._serving(row) for row in rows) / count,
-            "cost_latency": sum(self.latency.cost(row.seconds) for row in rows) / count,
+            "cost_latency": sum(self.latency.cost(row) for row in rows) / count,
             "cost_one_off": self._one_off(trained),
         }
         return replace(mean_score(self.row_values(rows, trained=trained)), metrics={**metrics, **parts})
@@ -162,7 +183,7 @@ class Business(Rules):
             - row.escalated * self.cost_per_escalation
             - row.wrong * self.cost_per_wrong_answer
             - self._serving(row)
-            - self.latency.cost(row.seconds)
+            - self.latency.cost(row)
             - once
             for row in rows
         }

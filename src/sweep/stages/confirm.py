@@ -11,6 +11,7 @@ from sweep.data.split import DataSet
 from sweep.errors import CheckpointError, TrainingError
 from sweep.evaluation.confirmation import Confirmation, Finalist, Simpler
 from sweep.evaluation.guards import Guards, guard_forgetting, guard_overlap, guard_probe
+from sweep.evaluation.learning_curve import still_falling, unused
 from sweep.evaluation.proxy import proxy_agrees
 from sweep.evaluation.rows import Row
 from sweep.evaluation.selection import Better, Seeds, choose, finalists, seed_mean, seeded_difference
@@ -27,7 +28,7 @@ DEFAULTS = "0"
 
 _NONE_ABLE = (
     "No trial can be confirmed: one that came to its end in the search and holds to its guards must do so "
-    "with fresh seeds too. Search on with more trials (budget.trials), or a tamer space under another name."
+    "with fresh seeds too. Search on with more trials (budget.trials), or elsewhere under another name."
 )
 
 
@@ -107,7 +108,7 @@ def confirm(
             for one in tried
         ),
         judgement=judgement,
-        verdicts=(*own, *proxy),
+        verdicts=(*own, *proxy, _more_rows(finals, trained[chosen])),
         slices=versus.slices(simpler.measured, better) if simpler else (),
         opened=opened,
     )
@@ -179,6 +180,11 @@ def _guarded(finals: Finalists, winner: Trained, guards: Guards) -> tuple[Verdic
     if before and after:
         verdicts.append(guard_forgetting(before, after, guards))
     return tuple(verdicts)
+
+
+def _more_rows(finals: Finalists, winner: Trained) -> Verdict:
+    losses = finals.losses_by_rows(winner)
+    return unused(winner.standing.trial.recipe.epochs) if losses is None else still_falling(losses)
 
 
 def _proxy(losses: Mapping[str, float], scores: Mapping[str, Score], better: Better) -> tuple[Verdict, ...]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.errors import TrainingError
 from sweep.evaluation.compare import FEWEST_CLUSTERS
+from sweep.evaluation.learning_curve import PARTS
 from sweep.evaluation.rows import Row
 from sweep.schema import require
 from sweep.search.study import Study
@@ -119,6 +122,34 @@ class Finalists:
             for seed, report in after.items()
             for row in report.rows
         ]
+
+    def losses_by_rows(self, trained: Trained) -> dict[float, float] | None:
+        """Loss on the confirm split by share of the train split, after the same number of epochs each.
+
+        None where a run of the recipe does not see all rows.
+        """
+        (seed, like), *_ = trained.jobs.items()
+        rows, view = self.study.plan.train_rows, self.view("confirm")
+        if like.horizon < rows:
+            return None
+        jobs = {
+            share: dataclasses.replace(
+                self._training(trained.standing.trial.id, seed, view),
+                id=f"curve/{like.trial.id}/{share:g}",
+                trial=dataclasses.replace(like.trial, id=f"{like.trial.id}/rows{share:g}"),
+                stop=math.ceil(share * like.horizon),
+                horizon=math.ceil(share * like.horizon),
+                train=View("train", math.ceil(share * rows)),
+                asked=None,
+                probe=None,
+            )
+            for share in PARTS
+        }
+        reports = self._run(list(jobs.values()))
+        losses = {share: reports[job.id].validation_loss for share, job in jobs.items()}
+        found = {share: loss for share, loss in losses.items() if loss is not None}
+        whole = trained.reports[seed].validation_loss
+        return {**found, 1.0: whole} if whole is not None and len(found) == len(PARTS) else None
 
     def view(self, split: str) -> View:
         """The rows of the confirm or the test split that confirmation looks at."""

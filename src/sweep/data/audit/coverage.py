@@ -74,6 +74,10 @@ def smallest_intent(examples: Sequence[Example], limit: Limit) -> Finding:
 def edge_cases(examples: Sequence[Example], limit: Limit) -> Finding:
     """How many of six awkward kinds of prompt make up a hundredth of the rows or more."""
     shares = {name: len(found) / len(examples) for name, found in _edge_cases(examples).items()}
+    told = {name: f"{name} {share:.1%}" for name, share in shares.items()}
+    if not _counts(examples):
+        # Only labels could tell.
+        shares["out of scope"], told["out of scope"] = 1.0, "out of scope not checked"
     rare = [name for name, share in shares.items() if share < _COVERED]
     return judge(
         "edge_cases",
@@ -81,7 +85,7 @@ def edge_cases(examples: Sequence[Example], limit: Limit) -> Finding:
         limit,
         worse="below",
         unit="number",
-        message=", ".join(f"{name} {share:.1%}" for name, share in shares.items()),
+        message=", ".join(told.values()),
         mend=f"Under {_COVERED:.0%} of the prompts are {', '.join(rare)}: users send such, so add some, "
         "with the answers you want.",
     )
