@@ -89,9 +89,9 @@ def runs(folder: Path) -> tuple[list[Any], list[Any]]:
 def expected_runs(trials: list[tuple[Any, ...]]) -> set[str]:
     """Of each trial, of the untrained model, and of the finalists' and the defaults' fresh seeds."""
     asked = compose(["+experiment=smoke"]).confirm
-    complete = {number for number, state, *_ in trials if state == "COMPLETE"}
-    assert len(complete) <= asked.top_k, "all of them are finalists"
-    fresh = {f"{number}/seed{seed}" for number in complete | {0} for seed in range(1, 1 + asked.seeds)}
+    complete = {number: values[max(values)] for number, state, _, values in trials if state == "COMPLETE"}
+    finalists = {*sorted(complete, key=complete.__getitem__)[: asked.top_k], 0}
+    fresh = {f"{number}/seed{seed + 1}" for number in finalists for seed in range(asked.seeds)}
     return {*(str(number) for number, *_ in trials), "baseline/untrained", *fresh}
 
 

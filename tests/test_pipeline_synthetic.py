@@ -100,9 +100,10 @@ def test_a_sweep_leaves_its_results_and_a_second_start_changes_nothing(swept: st
     assert [number for number, *_ in trials] == list(range(8))
     parent, nested = runs("smoke")
     assert parent.info.status == "FINISHED"
-    complete = {number for number, state, *_ in trials if state == "COMPLETE"}
-    seeds = range(1, 1 + compose(SWEEP).confirm.seeds)
-    fresh = {f"{number}/seed{seed}" for number in complete | {0} for seed in seeds}
+    asked = compose(SWEEP).confirm
+    complete = {number: values[max(values)] for number, state, _, values in trials if state == "COMPLETE"}
+    finalists = {*sorted(complete, key=complete.__getitem__)[: asked.top_k], 0}
+    fresh = {f"{number}/seed{seed + 1}" for number in finalists for seed in range(asked.seeds)}
     expected = {*map(str, range(8)), "baseline/untrained", *fresh}
     assert sorted(run.data.tags["sweep.trial"] for run in nested) == sorted(expected)
     best = read_best(Path("sweeps/best/smoke.yaml"))
@@ -187,7 +188,7 @@ def test_best_configuration_study_and_terminal_say_the_same_of_the_winner(swept:
 def test_a_confirmation_by_replies_that_was_interrupted_ends_as_the_whole_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ["budget.trials=3", "scheduler=full", "confirm.seeds=2", "baseline=[canned,zero_shot]"]
+    asked = ["budget.trials=3", "scheduler=full", "confirm.top_k=2", "baseline=[canned,zero_shot]"]
     given = [*SWEEP, *BUSINESS, *asked]
     assert Pipeline(compose([*given, "name=through"])).run() == 0
     run, ended = Synthetic.run, []
