@@ -35,6 +35,7 @@ data: {path: rows.csv, max_tokens: 48}
 recipe: {epochs: 0.2, batch_size: 4}
 budget: {trials: 3}
 evaluation: {rows: 4}
+audit: {allow: [rows, truncated]}
 """
 # Letters only: prompts that differ in numbers alone count as look-alikes.
 LETTERS = str.maketrans("0123456789", "ghijklmnop")

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from optuna.storages import RDBStorage
 
+from sweep.config import compose
 from sweep.engines.model import peft_on_transformers
 
 pytestmark = pytest.mark.smoke
@@ -85,17 +86,31 @@ def runs(folder: Path) -> tuple[list[Any], list[Any]]:
     return [r for r in found if r not in nested], nested
 
 
+def expected_runs(trials: list[tuple[Any, ...]]) -> set[str]:
+    """Of each trial, of the untrained model, and of the finalists' and the defaults' fresh seeds."""
+    asked = compose(["+experiment=smoke"]).confirm
+    complete = {number: values[max(values)] for number, state, _, values in trials if state == "COMPLETE"}
+    finalists = {*sorted(complete, key=complete.__getitem__)[: asked.top_k], 0}
+    fresh = {f"{number}/seed{seed + 1}" for number in finalists for seed in range(asked.seeds)}
+    return {*(str(number) for number, *_ in trials), "baseline/untrained", *fresh}
+
+
 def test_a_sweep_leaves_a_study_runs_and_a_best_configuration(done: Path) -> None:
     trials = outline(done)
     assert [number for number, *_ in trials] == list(range(8))
     assert {state for _, state, *_ in trials} <= {"COMPLETE", "PRUNED"}
     parents, nested = runs(done)
     assert len(parents) == 1
-    assert len(nested) == 8
-    assert {"best/confirm_loss", "defaults/confirm_loss"} <= parents[0].data.metrics.keys()
+    assert {run.data.tags["sweep.trial"] for run in nested} == expected_runs(trials)
+    assert len(nested) == len(expected_runs(trials))
+    assert {"best/confirm", "best/test", "defaults/test"} <= parents[0].data.metrics.keys()
     best = yaml.safe_load((done / "sweeps/best/smoke.yaml").read_text())
-    complete = {number: values[max(values)] for number, state, _, values in trials if state == "COMPLETE"}
-    assert best["best"]["trial"] == min(complete, key=complete.__getitem__)
+    fresh: dict[str, list[float]] = {}
+    for run in nested:
+        trial, _, seed = run.data.tags["sweep.trial"].partition("/seed")
+        if seed:
+            fresh.setdefault(trial, []).append(run.data.metrics["final_validation_loss"])
+    assert str(best["best"]["trial"]) == min(fresh, key=lambda trial: sum(fresh[trial]))
 
 
 def test_the_same_command_again_changes_nothing(done: Path, cache: Path) -> None:
@@ -140,7 +155,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_end(
     assert f"{len(halfway)} trials done before" in output
     assert outline(tmp_path) == outline(done)
     parents, nested = runs(tmp_path)
-    assert (len(parents), len(nested)) == (1, 8)
+    assert (len(parents), len(nested)) == (1, len(runs(done)[1]))
     assert {r.info.status for r in nested} == {"FINISHED"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import os
 import re
@@ -25,18 +26,25 @@ from sweep.composition import groups
 from sweep.config import compose
 from sweep.driver import only_driver
 from sweep.engines.synthetic import Synthetic
-from sweep.errors import ConfigError, TrainingError
+from sweep.errors import ConfigError, DataError, StudyError, TrainingError
 from sweep.pipeline import Pipeline
 from sweep.production import Production
 from sweep.report import report as report_command
 from sweep.reporting.live import Scoreboard
+from sweep.search.storage import open_stored
+from sweep.search.stored import read_study
 from sweep.status import status
 from sweep.tracking.best import read_best, write_best
 from sweep.tracking.points import TAKEN
 from sweep.tracking.registry import load_best
-from sweep.types import Capacity, Job, Progress, Report, RowLoss, Source
+from sweep.types import Capacity, Job, Progress, Report, RowLoss, Source, Verdict
 
 SWEEP = ["+experiment=smoke", "engine=synthetic", "~space.lora_rank", "data.max_rows=250"]
+BUSINESS = [
+    "objective=business",
+    "objective.goal=fewer tickets",
+    "objective.success={net_per_ticket_min: 0.5, resolved_min: 0.5, wrong_max: 0.1}",
+]
 TRAIN = [
     "+experiment=smoke",
     "data.max_rows=250",
@@ -72,6 +80,16 @@ def runs(name: str) -> tuple[Any, list[Any]]:
     return parent, client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
 
 
+def by_trial(name: str) -> dict[str, Any]:
+    """The nested runs by what they are of."""
+    return {run.data.tags["sweep.trial"]: run for run in runs(name)[1]}
+
+
+def searched(name: str) -> list[Any]:
+    """Those of the search's own trials."""
+    return [run for trial, run in by_trial(name).items() if trial.isdigit()]
+
+
 def outline(name: str) -> list[tuple[Any, ...]]:
     study = optuna.load_study(study_name=name, storage="sqlite:///sweep.db")
     return [(t.number, t.state.name, t.params, t.intermediate_values) for t in study.trials]
@@ -81,11 +99,14 @@ def test_a_sweep_leaves_its_results_and_a_second_start_changes_nothing(swept: st
     trials = outline("smoke")
     assert [number for number, *_ in trials] == list(range(8))
     parent, nested = runs("smoke")
-    assert (parent.info.status, len(nested)) == ("FINISHED", 8)
-    assert {"best/confirm_loss", "defaults/confirm_loss"} <= parent.data.metrics.keys()
-    best = read_best(Path("sweeps/best/smoke.yaml"))
+    assert parent.info.status == "FINISHED"
+    asked = compose(SWEEP).confirm
     complete = {number: values[max(values)] for number, state, _, values in trials if state == "COMPLETE"}
-    assert best.trial == min(complete, key=complete.__getitem__)
+    finalists = {*sorted(complete, key=complete.__getitem__)[: asked.top_k], 0}
+    fresh = {f"{number}/seed{seed + 1}" for number in finalists for seed in range(asked.seeds)}
+    expected = {*map(str, range(8)), "baseline/untrained", *fresh}
+    assert sorted(run.data.tags["sweep.trial"] for run in nested) == sorted(expected)
+    best = read_best(Path("sweeps/best/smoke.yaml"))
     assert best.overrides == tuple(SWEEP)
 
     arguments = shlex.split(swept.strip().splitlines()[-1])[1:]
@@ -107,7 +128,7 @@ def test_a_sweep_leaves_its_results_and_a_second_start_changes_nothing(swept: st
 def test_metrics_stand_beside_the_loss_of_every_rung_and_in_the_best_configuration(swept: str) -> None:
     names = {"perplexity", "hard_rows"}
     client = mlflow.MlflowClient("sqlite:///mlflow.db")
-    for run in runs("smoke")[1]:
+    for run in searched("smoke"):
         loss, perplexity, hard_rows = (
             {point.step: point.value for point in client.get_metric_history(run.info.run_id, key)}
             for key in ("validation_loss", "perplexity", "hard_rows")
@@ -117,9 +138,111 @@ def test_metrics_stand_beside_the_loss_of_every_rung_and_in_the_best_configurati
         assert perplexity == pytest.approx({step: math.exp(value) for step, value in loss.items()})
         assert run.data.metrics.keys() - names <= TAKEN
     best = read_best(Path("sweeps/best/smoke.yaml"))
-    assert best.confirm.metrics["perplexity"] == pytest.approx(math.exp(best.confirm.value))
+    assert best.confirm.metrics.keys() == names
     assert best.default_confirm is not None
     assert best.default_confirm.metrics.keys() == names
+
+
+def test_runs_beside_the_trials_show_what_confirmation_found(swept: str) -> None:
+    parent, nested = runs("smoke")[0].data.metrics, by_trial("smoke")
+    best = read_best(Path("sweeps/best/smoke.yaml"))
+    fresh: dict[str, list[float]] = {}
+    for trial, run in nested.items():
+        assert run.info.status == "FINISHED"
+        if "/seed" in trial:
+            losses = fresh.setdefault(trial.partition("/")[0], [])
+            losses.append(run.data.metrics["final_validation_loss"])
+    means = {trial: sum(losses) / len(losses) for trial, losses in fresh.items()}
+    assert str(best.trial) == min(means, key=means.__getitem__)
+    assert best.confirm.value == pytest.approx(means[str(best.trial)])
+    exponentials = [math.exp(loss) for loss in fresh[str(best.trial)]]
+    assert best.confirm.metrics["perplexity"] == pytest.approx(sum(exponentials) / len(exponentials))
+    assert best.default_confirm
+    assert best.default_confirm.value == pytest.approx(means["0"])
+    assert best.test
+    assert best.default_test
+    assert parent["best/confirm"] == best.confirm.value
+    assert parent["best/test"] == best.test.value
+    assert parent["defaults/confirm"] == best.default_confirm.value
+    assert parent["defaults/test"] == best.default_test.value
+
+    untrained = nested["baseline/untrained"]
+    assert untrained.data.metrics["objective"] == best.baselines["untrained"].value > best.confirm.value
+    assert untrained.data.metrics["perplexity"] == pytest.approx(math.exp(best.baselines["untrained"].value))
+    assert untrained.data.tags["mlflow.note.content"] == "the base model as it is"
+
+
+def test_best_configuration_study_and_terminal_say_the_same_of_the_winner(swept: str) -> None:
+    best = read_best(Path("sweeps/best/smoke.yaml"))
+    confirmation = read_study(open_stored("sqlite:///sweep.db"), "smoke").confirmation
+    assert confirmation
+    assert (confirmation.trial, confirmation.judgement.outcome) == (str(best.trial), best.decision)
+    assert (confirmation.winner.confirm, confirmation.winner.test) == (best.confirm, best.test)
+    assert {one.name: one.confirm for one in confirmation.baselines} == best.baselines
+    (shipped,) = [verdict for verdict in best.verdicts if verdict.check == "ship"]
+    assert shipped == confirmation.judgement.verdict
+    assert f"verdict  {best.decision}: {shipped.message}\n" in swept
+    assert f"On {confirmation.winner.test.examples} test rows its loss is " in swept  # type: ignore[union-attr]
+
+
+def test_a_confirmation_by_replies_that_was_interrupted_ends_as_the_whole_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["budget.trials=3", "scheduler=full", "confirm.top_k=2", "baseline=[canned,zero_shot]"]
+    given = [*SWEEP, *BUSINESS, *asked]
+    assert Pipeline(compose([*given, "name=through"])).run() == 0
+    run, ended = Synthetic.run, []
+
+    def stop_in_the_middle(engine: Synthetic, source: Source) -> Iterator[Progress | Report]:
+        for event in run(engine, source):
+            if isinstance(event, Report) and event.job.startswith("confirm/"):
+                ended.append(event.job)
+                if len(ended) == 3:
+                    raise Interrupted(130)
+            yield event
+
+    monkeypatch.setattr(Synthetic, "run", stop_in_the_middle)
+    with pytest.raises(Interrupted):
+        Pipeline(compose([*given, "name=broken_off"])).run()
+    assert not Path("sweeps/best/broken_off.yaml").exists()
+    assert Pipeline(compose([*given, "name=broken_off"])).run() == 0
+    assert ended.pop(2) in ended, "the one that was out is run again"
+    assert len(set(ended)) == len(ended) >= 4, "and no other"
+
+    whole, cut = (read_best(Path(f"sweeps/best/{name}.yaml")) for name in ("through", "broken_off"))
+    for name in ("trial", "confirm", "test", "default_confirm", "default_test", "decision"):
+        assert getattr(cut, name) == getattr(whole, name)
+    assert cut.confirm.metrics.keys() > {"resolved", "escalated", "wrong", "facts", "chrf", "loss"}
+    assert {name: score.value for name, score in cut.baselines.items()} == {
+        name: score.value for name, score in whole.baselines.items()
+    }
+    assert cut.baselines.keys() == {"canned", "zero_shot"}
+    nested, zero_shot = by_trial("broken_off"), cut.baselines["zero_shot"]
+    assert len(nested) == len(runs("broken_off")[1]) == 3 + 2 + len(ended)
+    shown = nested["baseline/zero_shot"].data.metrics
+    assert (shown["objective"], shown["resolved"]) == (zero_shot.value, zero_shot.metrics["resolved"])
+
+
+def test_rows_that_are_not_fit_begin_no_study(folder: Path) -> None:
+    given = [*SWEEP, "name=unfit", "audit.allow=[rows]"]
+    with pytest.raises(DataError, match=r"audit\.allow=\[rows,intent_rows,truncated\]"):
+        Pipeline(compose(given)).run()
+    with pytest.raises(StudyError, match="no study named 'unfit'"):
+        read_study(open_stored("sqlite:///sweep.db"), "unfit")
+    assert json.loads(Path("runs/unfit/audit.json").read_text())["allowed"] == ["rows"]
+    assert not Path("runs/unfit/baselines.json").exists()
+
+
+def test_what_the_data_was_allowed_is_kept_with_the_results(swept: str) -> None:
+    audited = read_study(open_stored("sqlite:///sweep.db"), "smoke").notes.audit
+    assert audited
+    assert audited.allowed == ("rows", "intent_rows", "truncated")
+    assert json.loads(Path("runs/smoke/audit.json").read_text())["allowed"] == list(audited.allowed)
+    found = {verdict.check: verdict for verdict in read_best(Path("sweeps/best/smoke.yaml")).verdicts}
+    assert found.items() >= {verdict.check: verdict for verdict in audited.verdicts}.items()
+    assert (found["rows"].passed, found["rows"].severity) == (False, "error")
+    assert runs("smoke")[0].data.metrics["audit/rows"] == found["rows"].value == 250
+    assert "allowed: 250 different rows (rows, at least 500)" in swept
 
 
 class Broken:
@@ -135,7 +258,7 @@ def test_a_metric_that_raises_costs_nothing_but_its_number(
     assert Pipeline(compose(given)).run() == 0
     (told,) = [message for message in caplog.messages if "metric.broken" in message]
     assert told.startswith("metric.broken raised IndexError, so it is left out")
-    assert runs("broken")[1][0].data.metrics.keys() >= {"perplexity", "hard_rows"}
+    assert by_trial("broken")["0"].data.metrics.keys() >= {"perplexity", "hard_rows"}
     assert read_best(Path("sweeps/best/broken.yaml")).confirm.metrics.keys() == {"perplexity", "hard_rows"}
 
 
@@ -145,7 +268,7 @@ def test_a_study_goes_on_with_other_metrics(folder: Path) -> None:
     assert not read_best(Path("sweeps/best/later.yaml")).confirm.metrics
     assert Pipeline(compose([*given, "metric=[perplexity]", "budget.trials=3"])).run() == 0
     assert read_best(Path("sweeps/best/later.yaml")).confirm.metrics.keys() == {"perplexity"}
-    shown = {run.data.tags["sweep.trial"]: "perplexity" in run.data.metrics for run in runs("later")[1]}
+    shown = {trial: "perplexity" in run.data.metrics for trial, run in by_trial("later").items()}
     assert shown["2"]
     assert not shown["0"], "its rungs were done before"
 
@@ -211,9 +334,12 @@ def test_defaults_that_diverge_leave_no_score(folder: Path, capsys: pytest.Captu
     far.write_text(re.sub("learning_rate: .*", "learning_rate: 0.05", packaged))
     given = [*SWEEP, "name=far", "recipe=far", "space.learning_rate=choice(0.001, 0.05)"]
     assert Pipeline(compose(given)).run() == 0
-    assert "nothing to compare with" in capsys.readouterr().out
-    assert read_best(Path("sweeps/best/far.yaml")).default_confirm is None
-    assert "defaults/confirm_loss" not in runs("far")[0].data.metrics
+    said = capsys.readouterr().out
+    assert "Against untrained: " in said
+    assert "Against defaults" not in said
+    best = read_best(Path("sweeps/best/far.yaml"))
+    assert (best.default_confirm, best.default_test) == (None, None)
+    assert not {"defaults/confirm", "defaults/test"} & runs("far")[0].data.metrics.keys()
 
 
 def test_where_all_trials_recite_the_leader_is_told_to_be_unfit(
@@ -304,7 +430,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
 
 def test_a_registered_training_brings_its_recipe_to_the_next_generation(swept: str) -> None:
     given = ["+experiment=smoke", "data.max_rows=250"]
-    best = replace(read_best(Path("sweeps/best/smoke.yaml")), experiment="first")
+    best = replace(read_best(Path("sweeps/best/smoke.yaml")), experiment="first", decision="ship")
     short = replace(
         best, recipe=replace(best.recipe, epochs=0.1), model=assemble(compose(given)).model_description
     )
@@ -313,6 +439,32 @@ def test_a_registered_training_brings_its_recipe_to_the_next_generation(swept: s
     assert Production(compose([*given, "name=second", "recipe_from=models:/first@champion"])).run() == 0
     config = compose(given)
     assert load_best("models:/second@champion", config.tracking) == short
+
+
+def test_what_the_sweep_would_not_ship_is_trained_with_its_warning_and_becomes_a_challenger_only(
+    swept: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["+experiment=smoke", "data.max_rows=250", "name=doubted", "+best=doubted"]
+    found = read_best(Path("sweeps/best/smoke.yaml"))
+    verdict = Verdict(
+        check="ship", passed=False, severity="warn", value=0.1, limit=0.0, message="few_shot will do"
+    )
+    doubted = replace(
+        found,
+        experiment="doubted",
+        recipe=replace(found.recipe, epochs=0.05),
+        model=assemble(compose(given[:2])).model_description,
+        decision="use_baseline",
+        verdicts=(verdict,),
+    )
+    write_best(doubted, Path("sweeps/best/doubted.yaml"))
+    assert Production(compose(given)).run() == 0
+    said = capsys.readouterr().out
+    assert (
+        "the sweep's verdict was use_baseline: few_shot will do; what is trained becomes a challenger" in said
+    )
+    registered = mlflow.MlflowClient("sqlite:///mlflow.db").get_registered_model("doubted")
+    assert registered.aliases.keys() == {"challenger"}
 
 
 @pytest.mark.parametrize("state", ["failed", "diverged"])

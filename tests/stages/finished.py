@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from sweep.data.split import DataSet
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import RandomLlama
 from sweep.engines.synthetic import Synthetic
+from sweep.evaluation.confirmation import Confirmation
+from sweep.evaluation.guards import Guards
 from sweep.evaluation.objective import Loss, MetricObjective, Objective
 from sweep.evaluation.outcomes import Judge
 from sweep.evaluation.scorers import Exact
@@ -22,9 +25,23 @@ from sweep.search.scheduler import Full
 from sweep.search.space import Space
 from sweep.search.study import Study
 from sweep.stages.baselines import Baselines
+from sweep.stages.confirm import Confirmed, confirm
 from sweep.stages.finalists import Confirm, Finalists
 from sweep.stages.yardstick import Yardstick
-from sweep.types import Capacity, Done, Engine, Job, Progress, Report, ReportState, Source, Split, Trial, Wait
+from sweep.types import (
+    Capacity,
+    Done,
+    Engine,
+    Job,
+    Progress,
+    Report,
+    ReportState,
+    Source,
+    Split,
+    Trial,
+    View,
+    Wait,
+)
 from tests.recipes import DEFAULTS
 from tests.studies import open_study
 
@@ -37,24 +54,24 @@ RATES = Space.from_mapping({"learning_rate": {"choices": [3e-5, 1e-4, 2e-4, 3e-4
 
 
 def rows(split: Split, count: int) -> tuple[Example, ...]:
-    """Every third is formal, and answered by the canned reply."""
+    """Every fifth is formal, and answered by the canned reply."""
     return tuple(
         Example(
             id=f"{split}-{number}",
             messages=(
                 Message(role="user", content=f"question {number} of {split}"),
-                Message(role="assistant", content=f"answer {number}" if number % 3 else CANNED),
+                Message(role="assistant", content=f"answer {number}" if number % 5 else CANNED),
             ),
             intent=None,
             required=(),
             forbidden=(),
-            slices={"style": "plain" if number % 3 else "formal"},
+            slices={"style": "plain" if number % 5 else "formal"},
         )
         for number in range(count)
     )
 
 
-def data(test: int = 75) -> DataSet:
+def data(test: int = 100) -> DataSet:
     examples: dict[Split, tuple[Example, ...]] = {
         "train": rows("train", 12),
         "validation": rows("validation", 24),
@@ -82,14 +99,20 @@ def synthetic(folder: Path, *, noise: float = 0.01, of: DataSet = DATA) -> Synth
 class Watched:
     """An engine whose jobs are seen. bad: how jobs end, by job or trial, in place of "reached".
 
-    reports: after so many comes an interruption, before the next is given; None: none comes.
+    reports: after so many comes an interruption, before the next is given; None: none comes. answers:
+    whether it replies to prompts.
     """
 
     def __init__(
-        self, engine: Engine, *, bad: Mapping[str, ReportState] | None = None, reports: int | None = None
+        self,
+        engine: Engine,
+        *,
+        bad: Mapping[str, ReportState] | None = None,
+        reports: int | None = None,
+        answers: bool = True,
     ) -> None:
         self.jobs: list[Job] = []
-        self._engine, self._bad, self._left = engine, bad or {}, reports
+        self._engine, self._bad, self._left, self._answers = engine, bad or {}, reports, answers
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         for event in self._engine.run(_Seen(source, self.jobs)):
@@ -108,7 +131,7 @@ class Watched:
         self._left = None if self._left is None else self._left - 1
         state = self._bad.get(report.job) or self._bad.get(report.trial)
         if state is None:
-            return report
+            return report if self._answers else replace(report, replies=())
         return replace(
             report,
             state=state,
@@ -162,9 +185,11 @@ WAYS: dict[str, Baseline] = {
 }
 
 
-def baselines(measure: Yardstick, engine: Engine, folder: Path) -> Baselines:
+def baselines(
+    measure: Yardstick, engine: Engine, folder: Path, ways: Mapping[str, Baseline] = WAYS
+) -> Baselines:
     return Baselines(
-        ways=WAYS,
+        ways=ways,
         yardstick=measure,
         backend=inline(engine),
         base=Trial(id="base", number=None, recipe=POOR, seed=0, base="none"),
@@ -183,3 +208,42 @@ def finals(
         probe=None,
         folder=folder,
     )
+
+
+def confirmed(
+    study: Study,
+    folder: Path,
+    guards: Guards,
+    *,
+    measure: Yardstick | None = None,
+    engine: Watched | None = None,
+    violations: Mapping[str, float] | None = None,
+    ways: Mapping[str, Baseline] = WAYS,
+    top_k: int = 2,
+) -> tuple[Confirmed, list[Job]]:
+    """What a start of the stage finds, and the jobs that reached the engine."""
+    measure, engine = measure or yardstick(), engine or Watched(synthetic(folder))
+    simpler = baselines(measure, engine, folder, ways)
+    found = confirm(
+        finals(study, measure, engine, folder, top_k=top_k),
+        simpler,
+        simpler.tried(View("confirm")),
+        guards=guards,
+        violations=violations or {},
+    )
+    return found, engine.jobs
+
+
+def told(confirmation: Confirmation) -> str:
+    """All of it; values that are not numbers are alike."""
+    return json.dumps(asdict(confirmation))
+
+
+def trainings(jobs: list[Job]) -> dict[str, dict[str, Job]]:
+    """Those of the finalists, by trial and name of the seed."""
+    found: dict[str, dict[str, Job]] = {}
+    for job in jobs:
+        if job.id.startswith("confirm/"):
+            trial, seed = job.trial.id.split("/")
+            found.setdefault(trial, {})[seed] = job
+    return found

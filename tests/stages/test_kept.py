@@ -92,6 +92,14 @@ def test_a_job_whose_state_is_lost_is_trained_again(how: str, tmp_path: Path) ->
     assert replace(again["c"], ended_ms=0) == replace(first["c"], ended_ms=0)
 
 
+def test_a_job_whose_prompts_were_not_answered_is_run_again(tmp_path: Path) -> None:
+    silent, _ = run(tmp_path, JOBS[:1], answers=False)
+    assert (silent["a"].state, silent["a"].replies) == ("reached", ())
+    found, ran = run(tmp_path, JOBS[:1])
+    assert ran == ["a"]
+    assert [reply.row for reply in found["a"].replies] == [RIGHT.row]
+
+
 def test_a_score_needs_no_state_any_more(tmp_path: Path) -> None:
     trained, _ = run(tmp_path, JOBS[:1])
     checkpoint = trained["a"].checkpoint

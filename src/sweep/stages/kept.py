@@ -55,7 +55,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _usable(job: Job, kept: dict[str, Any]) -> bool:
-    """Whether the state that the job left is still there and whole, if others go on from it."""
+    """Whether all prompts were answered, and the state that others go on from is still there and whole."""
+    if job.asked and len(kept["replies"]) < len(job.asked.prompts):
+        return False
     if job.start == job.stop or kept["checkpoint"] is None:
         return True
     try:

@@ -1,0 +1,34 @@
+"""A study to confirm, and what confirmation finds of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweep.config import compose
+from sweep.evaluation.guards import Guards
+from sweep.search.study import Study
+from sweep.stages.confirm import Confirmed
+from sweep.types import Job
+from tests.stages.finished import (
+    confirmed,
+    finished,
+    synthetic,
+)
+
+
+@pytest.fixture(scope="session")
+def guards() -> Guards:
+    return compose(["+experiment=smoke"]).guards
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Whose defaults are poor and whose best trial is clearly better."""
+    return finished(synthetic(tmp_path_factory.mktemp("study")))
+
+
+@pytest.fixture(scope="session")
+def plain(
+    study: Study, guards: Guards, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Confirmed, list[Job]]:
+    return confirmed(study, tmp_path_factory.mktemp("plain"), guards)
