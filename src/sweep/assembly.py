@@ -17,6 +17,7 @@ from sweep.data.load import load
 from sweep.data.split import DataSet, split
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import ModelSource, describe
+from sweep.evaluation.metrics import LOSS
 from sweep.evaluation.outcomes import Judge
 from sweep.stages.audit import audit_data
 from sweep.stages.baselines import Baselines
@@ -62,7 +63,7 @@ class Assembly:
             **space,
             **model,
             **guards,
-            "objective": "validation_loss",
+            "objective.rung_metric": str(config.objective.arguments.get("rung_metric", LOSS)),
             "seed": str(config.seed),
             "evaluation.rows": str(config.evaluation.rows),
             "evaluation.least_rows": str(config.evaluation.least_rows),

@@ -26,6 +26,7 @@ from sweep.driver import only_driver
 from sweep.errors import TrainingError
 from sweep.evaluation.confirmation import Confirmation
 from sweep.evaluation.goal import goal_of
+from sweep.evaluation.metrics import LOSS
 from sweep.reporting.console import (
     Transcript,
     tell_audit,
@@ -123,6 +124,7 @@ class Pipeline:
             least_rows=config.evaluation.least_rows,
             fingerprint=assembly.fingerprint,
             metrics={name: target.build() for name, target in config.metrics.items()},
+            judged_by=str(config.objective.arguments.get("rung_metric", LOSS)),
             guards=config.guards,
         )
         return Study(

@@ -7,11 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from sweep.errors import ConfigError
+from sweep.evaluation.metrics import LOSS
 from sweep.schema import convert, nearest
 from sweep.targets import Target, read_target
 from sweep.types import Metric
-
-LOSS = "loss"
 
 
 def read_metrics(node: object, trusted: Sequence[str]) -> Mapping[str, Target]:

@@ -16,6 +16,9 @@ from functools import cache
 from sweep.evaluation.compare import loss_score
 from sweep.types import Metric, RowLoss, Score
 
+# What a trial is judged by unless a metric is named.
+LOSS = "loss"
+
 _logger = logging.getLogger("sweep.evaluation")
 
 

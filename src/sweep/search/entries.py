@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweep.evaluation.compare import loss_score
 from sweep.evaluation.course import changed, rose_twice
 from sweep.evaluation.guards import constraints
-from sweep.evaluation.metrics import measured
+from sweep.evaluation.metrics import LOSS, measured
 from sweep.types import Metric, Recipe, Report, RowLoss, Standing, Trial, Verdict
 from sweep.types import TrialState as State
 
@@ -60,6 +60,23 @@ def judgeable(report: Report) -> Report:
     return dataclasses.replace(
         report, state="diverged", validation_loss=None, bits_per_byte=None, error=reason
     )
+
+
+def judged_by(report: Report, name: str, metrics: Mapping[str, Metric]) -> Report:
+    """The report with that metric's value where the loss was, which then stands among the metrics.
+
+    Failed where the metric gives no number.
+    """
+    if name == LOSS or report.state != "reached":
+        return report
+    value = measured(report.rows, {name: metrics[name]}).get(name)
+    if value is None:
+        reason = (
+            f"objective.rung_metric={name} gave no number for its rows; mend metric.{name}, or choose loss"
+        )
+        return dataclasses.replace(report, state="failed", validation_loss=None, error=reason)
+    beside = {LOSS: report.validation_loss} if report.validation_loss is not None else {}
+    return dataclasses.replace(report, validation_loss=value, metrics={**report.metrics, **beside})
 
 
 def rung_entry(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sweep.evaluation.guards import Guards
+from sweep.evaluation.metrics import LOSS
 from sweep.search.space import Space
 from sweep.types import Metric, Probe, Recipe, View
 
@@ -19,7 +20,8 @@ class Plan:
     all starts, None for no bound. train_rows: size of the train split. evaluation: the rows that
     the last rung is judged on; least_rows: how many of them any rung is, None for all. fingerprint:
     named parts; a study is only continued when all agree. metrics: measured on the same rows beside
-    the loss; a study may go on with others. guards: what keeps a trial from winning, None for nothing.
+    the loss; a study may go on with others. judged_by: what rungs compare in the loss's place, a metric whose
+    lower values are better. guards: what keeps a trial from winning, None for nothing.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Plan:
     fingerprint: Mapping[str, str]
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     least_rows: int | None = None
+    judged_by: str = LOSS
     guards: Guards | None = None
 
     @property

@@ -40,6 +40,7 @@ from sweep.search.entries import (
     entry,
     guards_entry,
     judgeable,
+    judged_by,
     rung_entry,
     rung_key,
     standing_of,
@@ -187,6 +188,7 @@ class Study:
         if job is None or job.attempt != event.attempt or job.trial.number is None:
             return
         number = job.trial.number
+        event = judged_by(event, self.plan.judged_by, self.plan.metrics)
         if number == 0 and event.state == "failed":
             raise StudyError(
                 f"Trial 0, the recipe's own values, failed, so every other would: {event.error}\n"
