@@ -25,6 +25,7 @@ from sweep.grammar import spell_out
 from sweep.paths import packaged_root
 from sweep.schema import in_words
 from sweep.search.space import Space
+from sweep.stages.finalists import Confirm
 from sweep.targets import hints_of
 from sweep.tracking.mlflow import Tracking
 from sweep.types import Recipe
@@ -55,6 +56,7 @@ NODES: Mapping[str, type] = {
     "audit": Audit,
     "audit.limits": Limits,
     "budget": Budget,
+    "confirm": Confirm,
     "data": DataSource,
     "data.split": SplitShares,
     "evaluation": Evaluation,
@@ -237,7 +239,7 @@ def _searched(name: str, form: object) -> str:
 
 def _plain_types() -> dict[str, str]:
     """The type of each key that no `_target_` decides, in words."""
-    known = {cls.__name__: cls for cls in (Audit, DataSource, Guards, Space, Tracking)}
+    known = {cls.__name__: cls for cls in (Audit, Confirm, DataSource, Guards, Space, Tracking)}
     top = get_type_hints(Config, localns=known)
     found = {name: in_words(hint) for name, hint in top.items() if hint in (int, str) or name == "best"}
     found |= {"name": in_words(str), "recipe_from": in_words(top["recipe_from"])}

@@ -82,10 +82,8 @@ def tell_baselines(told: Transcript, simpler: Sequence[Simpler], objective: Obje
     told.stage("baseline", f"{objective.name} in {objective.unit} without training, on {rows} confirm rows")
     table = Table(box=None, pad_edge=False, show_header=False)
     for one in simpler:
-        name = " " * _INDENT + one.name
-        table.add_row(
-            name, scored(one.confirm), _shares(one.confirm), f"[dim]{one.description.partition(';')[0]}[/]"
-        )
+        name, what = " " * _INDENT + one.name, one.description.partition(";")[0]
+        table.add_row(name, scored(one.confirm), _shares(one.confirm), f"[dim]{escape(what)}[/]")
     told.console.print(table)
     if good := [one.name for one in simpler if one.succeeds]:
         told.more(f"{good[0]} meets the goal already: ask whether it would do before you train")
