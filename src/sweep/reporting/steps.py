@@ -51,9 +51,13 @@ def _decided(study: StoredStudy, confirmation: Confirmation) -> list[str]:
         best = study.handed.best if study.handed else "the best configuration"
         return [f"Review {best}, then train with it."]
     if outcome == "use_baseline" and baseline is not None:
-        enough = baseline.succeeds or not (study.notes.goal and study.notes.goal.limits)
-        short = [] if enough else [f"Improve {title(baseline.name)} first: it does not meet the goal either."]
-        return [f"Use {title(baseline.name)}, and spend nothing on training.", *short]
+        name, limited = title(baseline.name), study.notes.goal and study.notes.goal.limits
+        if baseline.succeeds or not limited:
+            return [f"Use {name}, and spend nothing on training."]
+        return [
+            f"Use neither yet: {name} is no worse than training and cheaper, but misses the goal. Improve "
+            "it, or search again with more rows."
+        ]
     return [_lacking(study, confirmation)]
 
 
