@@ -29,6 +29,7 @@ defaults:
   - override /data: own
   - override /space: lora_small
   - override /scheduler: full
+  - override /objective: loss
 
 name: mine
 data: {path: rows.csv, max_tokens: 48}

@@ -182,7 +182,7 @@ def test_best_configuration_study_and_terminal_say_the_same_of_the_winner(swept:
     (shipped,) = [verdict for verdict in best.verdicts if verdict.check == "ship"]
     assert shipped == confirmation.judgement.verdict
     assert f"verdict  {best.decision}: {shipped.message}\n" in swept
-    assert f"On {confirmation.winner.test.examples} test rows its loss is " in swept  # type: ignore[union-attr]
+    assert f"On {confirmation.winner.test.examples} test rows the loss of trial {best.trial} is " in swept  # type: ignore[union-attr]
 
 
 def test_a_confirmation_by_replies_that_was_interrupted_ends_as_the_whole_one(

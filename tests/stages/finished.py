@@ -205,7 +205,7 @@ def finals(
         yardstick=measure,
         backend=inline(engine),
         asked=Confirm(top_k=top_k, seeds=seeds, rows=None),
-        probe=None,
+        probe=study.plan.probe,
         folder=folder,
     )
 
@@ -217,7 +217,6 @@ def confirmed(
     *,
     measure: Yardstick | None = None,
     engine: Watched | None = None,
-    violations: Mapping[str, float] | None = None,
     ways: Mapping[str, Baseline] = WAYS,
     top_k: int = 2,
 ) -> tuple[Confirmed, list[Job]]:
@@ -229,7 +228,6 @@ def confirmed(
         simpler,
         simpler.tried(View("confirm")),
         guards=guards,
-        violations=violations or {},
     )
     return found, engine.jobs
 

@@ -85,7 +85,7 @@ def test_a_slice_that_the_baseline_serves_better_is_named(
 def without_defaults(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Whose defaults diverged in the search, and are better than anything else in it."""
     engine = Watched(synthetic(tmp_path_factory.mktemp("diverged")), bad={"0": "diverged"})
-    space = Space.from_mapping({"learning_rate": {"choices": [3e-5, 6e-5, 1e-4, 3e-4]}})
+    space = Space.from_mapping({"learning_rate": {"low": 3e-5, "high": 3e-4}})
     study = finished(engine, defaults=DEFAULTS, space=space)
     assert study.standings[0].state == "diverged"
     return study
@@ -94,15 +94,13 @@ def without_defaults(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def test_defaults_that_diverged_in_the_search_are_trained_and_compared_with_but_not_handed_over(
     without_defaults: Study, guards: Guards, tmp_path: Path
 ) -> None:
-    bad = [s for s in without_defaults.standings if s.trial.recipe == DEFAULTS]
-    others = {s.trial.id: 1.0 for s in bad}
-    found, jobs = confirmed(without_defaults, tmp_path, guards, violations=others)
+    found, jobs = confirmed(without_defaults, tmp_path, guards)
     assert trainings(jobs)["0"].keys() == {"seed1", "seed2"}
     confirmation = found.confirmation
     assert confirmation.defaults
     assert confirmation.defaults.loss is None
     assert confirmation.defaults.confirm.value < confirmation.winner.confirm.value
-    assert confirmation.trial not in others
+    assert confirmation.trial != "0"
     difference = confirmation.against("defaults")
     assert difference
     assert difference.low > 0
@@ -118,24 +116,27 @@ def test_nothing_is_handed_over_where_only_such_defaults_are_left(
         confirmed(without_defaults, tmp_path, guards, engine=engine)
 
 
-def test_defaults_that_break_a_guard_are_compared_with_and_do_not_win(
-    study: Study, guards: Guards, tmp_path: Path
+@pytest.mark.parametrize(("epochs", "able"), [([1.0, 3.0], True), ([3.0, 4.0], False)])
+def test_what_learnt_its_rows_by_heart_wins_only_where_nothing_else_may(
+    epochs: list[float], able: bool, guards: Guards, tmp_path: Path
 ) -> None:
-    others = {str(number): 1.0 for number in range(6)}
-    best = study.best
-    assert best
-    found, _ = confirmed(study, tmp_path, guards, violations={**others, best.trial.id: 0.0})
-    assert [one.trial for one in found.confirmation.finalists] == [best.trial.id, "0"]
-    with pytest.raises(TrainingError, match="holds to its guards"):
-        confirmed(study, tmp_path / "none", guards, violations=others)
-
-
-@pytest.fixture(scope="module")
-def alike(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Whose trials are all as good as its defaults."""
-    engine = synthetic(tmp_path_factory.mktemp("alike"), noise=0.001)
-    space = Space.from_mapping({"weight_decay": {"low": 0.0, "high": 0.05}})
-    return finished(engine, defaults=DEFAULTS, space=space)
+    """The closed form recites after two passes, and its loss is lower for them."""
+    engine = synthetic(tmp_path)
+    study = finished(
+        engine,
+        defaults=replace(DEFAULTS, epochs=3.0),
+        space=Space.from_mapping({"epochs": {"choices": epochs}}),
+        guards=guards,
+    )
+    reciting = {standing.trial.id for standing in study.standings if standing.broken}
+    assert "0" in reciting
+    confirmation = confirmed(study, tmp_path, guards, engine=Watched(engine))[0].confirmation
+    assert (confirmation.trial not in reciting) is able
+    assert {one.trial for one in confirmation.finalists} >= {"0"}
+    assert confirmation.judgement.outcome == "no_evidence"
+    verbatim = next(verdict for verdict in confirmation.verdicts if verdict.check == "verbatim")
+    assert verbatim.passed is able
+    assert min(confirmation.finalists, key=lambda one: one.confirm.value).trial in reciting
 
 
 def test_clearly_better_than_base_and_defaults_is_shipped(plain: tuple[Confirmed, list[Job]]) -> None:
@@ -172,20 +173,24 @@ def test_few_groups_are_no_evidence(study: Study, guards: Guards, tmp_path: Path
     assert "9 independent groups of rows are too few" in found.confirmation.judgement.verdict.message
 
 
-def test_a_winner_as_good_as_the_defaults_is_no_evidence(
-    alike: Study, guards: Guards, tmp_path: Path
-) -> None:
-    found, _ = confirmed(alike, tmp_path, guards, violations={"0": 1.0})
+def alike(folder: Path, seed: int) -> tuple[Study, Watched]:
+    """A study whose trials are all as good as its defaults."""
+    engine = synthetic(folder, noise=0.001)
+    space = Space.from_mapping({"weight_decay": {"low": 0.0, "high": 0.05}})
+    return finished(engine, seed=seed, defaults=DEFAULTS, space=space), Watched(engine)
+
+
+def test_a_winner_as_good_as_the_defaults_is_no_evidence(guards: Guards, tmp_path: Path) -> None:
+    study, engine = alike(tmp_path, 1)
+    found, _ = confirmed(study, tmp_path, guards, engine=engine)
     assert found.confirmation.trial != "0"
     assert found.confirmation.judgement.outcome == "no_evidence"
     assert "its gain over defaults could be chance" in found.confirmation.judgement.verdict.message
 
 
-def test_defaults_that_win_have_only_the_baseline_to_beat(
-    alike: Study, guards: Guards, tmp_path: Path
-) -> None:
-    others = {str(number): 1.0 for number in range(1, 6)}
-    found, jobs = confirmed(alike, tmp_path, guards, violations=others)
+def test_defaults_that_win_have_only_the_baseline_to_beat(guards: Guards, tmp_path: Path) -> None:
+    study, engine = alike(tmp_path, 0)
+    found, jobs = confirmed(study, tmp_path, guards, engine=engine)
     confirmation = found.confirmation
     assert (confirmation.trial, confirmation.judgement.outcome) == ("0", "ship")
     assert confirmation.defaults == confirmation.winner

@@ -74,14 +74,17 @@ def test_a_second_start_does_nothing_and_counts_no_look(study: Study, guards: Gu
 
 def test_another_winner_opens_the_test_split_again(study: Study, guards: Guards, tmp_path: Path) -> None:
     first, _ = confirmed(study, tmp_path, guards)
-    winner = first.confirmation.trial
-    other, jobs = confirmed(study, tmp_path, guards, violations={winner: 0.1})
+    winner, kept = first.confirmation.trial, tmp_path / "confirm.json"
+    kept.unlink()
+    engine = Watched(synthetic(tmp_path), bad={f"{winner}/seed1": "failed"})
+    other, jobs = confirmed(study, tmp_path, guards, engine=engine)
     assert other.confirmation.trial not in (winner, "0")
     assert other.confirmation.opened == 2
     assert {job.trial.id.partition("/")[0] for job in jobs if job.evaluation.split == "test"} == {
-        other.confirmation.trial
+        other.confirmation.trial,
+        "0",
     }
-    again, _ = confirmed(study, tmp_path, guards, violations={winner: -0.1})
+    again, _ = confirmed(study, tmp_path, guards)
     assert (again.confirmation.trial, again.confirmation.opened) == (winner, 2)
 
 
