@@ -34,6 +34,7 @@ from sweep.reporting.console import (
     tell_comparison,
     tell_confirmation,
     tell_effects,
+    tell_goal,
 )
 from sweep.reporting.html import write_report
 from sweep.reporting.live import Scoreboard, duration
@@ -89,7 +90,9 @@ class Pipeline:
             log_audit(checked, tracker, assembly.folder)
             with closing(assembly.backend), tracker:
                 yardstick = yardstick_of(assembly)
-                study.note("goal", asdict(goal_of(yardstick.objective)))
+                goal = goal_of(yardstick.objective)
+                study.note("goal", asdict(goal))
+                tell_goal(self._told, goal)
                 baselines = baselines_of(assembly, yardstick)
                 tried = self._try_baselines(baselines, study, tracker)
                 self._tell_expectation(assembly, study)

@@ -89,7 +89,7 @@ def _decide(
             "there; give more data or a larger data.split.test"
         )
     if _gain(baseline.difference, better) <= 0:
-        return "use_baseline", f"{baseline.rival} is as good or better, and needs no training: use it"
+        return "use_baseline", f"{baseline.rival} is as good or better, and needs no training"
     if not beaten(baseline, better):
         could = f"the gain over {baseline.rival} could be chance"
         if baseline.succeeds:

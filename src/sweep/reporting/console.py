@@ -17,6 +17,7 @@ from sweep.evaluation.confirmation import Confirmation, Simpler
 from sweep.evaluation.goal import Goal
 from sweep.evaluation.objective import Objective
 from sweep.reporting.live import best_of, duration, examples_left, named, standings_table
+from sweep.reporting.story import goal_sentences
 from sweep.reporting.summary import comparison_of, failure_of, measured_of, scored, word_of
 from sweep.search.stored import StoredStudy
 from sweep.types import Score
@@ -74,6 +75,14 @@ def tell_findings(told: Transcript, audited: Audited) -> None:
             told.more(f"{row.id}  {row.text}")
         if finding.count > len(finding.rows):
             told.more(f"and {finding.count - len(finding.rows):,} more")
+
+
+def tell_goal(told: Transcript, goal: Goal) -> None:
+    """What models are judged by, and from where on one is worth having."""
+    first, *_ = goal_sentences(goal)
+    told.stage("goal", goal.words or first)
+    if goal.words:
+        told.more(first)
 
 
 def tell_baselines(told: Transcript, simpler: Sequence[Simpler], objective: Objective[Any]) -> None:
