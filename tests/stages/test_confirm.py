@@ -85,9 +85,10 @@ def test_a_slice_that_the_baseline_serves_better_is_named(
 def without_defaults(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Whose defaults diverged in the search, and are better than anything else in it."""
     engine = Watched(synthetic(tmp_path_factory.mktemp("diverged")), bad={"0": "diverged"})
-    space = Space.from_mapping({"learning_rate": {"low": 3e-5, "high": 3e-4}})
-    study = finished(engine, defaults=DEFAULTS, space=space)
+    space = Space.from_mapping({"learning_rate": {"choices": [3e-5, 4e-5, 5e-5, 6e-5, 8e-5, 3e-4]}})
+    study = finished(engine, seed=6, defaults=DEFAULTS, space=space)
     assert study.standings[0].state == "diverged"
+    assert all(standing.trial.recipe != DEFAULTS for standing in study.standings[1:])
     return study
 
 
