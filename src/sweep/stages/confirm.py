@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweep.data.split import DataSet
@@ -34,7 +34,10 @@ _NONE_ABLE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmed:
-    """What was found; the training of the winner whose state is handed over; every training there was."""
+    """What was found; the training of the winner whose state is handed over; every training there was.
+
+    winner: its verdicts are the limits and guards of all its seeds.
+    """
 
     confirmation: Confirmation
     winner: Standing
@@ -116,7 +119,7 @@ def confirm(
     )
     return Confirmed(
         confirmation=confirmation,
-        winner=trained[chosen].runs[0],
+        winner=replace(trained[chosen].runs[0], verdicts=own),
         runs=tuple(run for one in trained.values() for run in one.runs),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.engines.checkpoint import ADAPTER_FILES, export_adapter
-from sweep.tracking.best import write_best
+from sweep.tracking.best import Written, write_best
 from sweep.tracking.mlflow import Tracker, Tracking
 from sweep.tracking.registry import Adapter, RegisteredAdapter, register_adapter
 from sweep.types import BestConfig, Standing
@@ -18,9 +18,9 @@ _FOLDER = Path("sweeps/best")
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """path: of the best configuration. notice: why it is not where it was asked for, if so.
+    """path: of the best configuration. notice: why it is elsewhere than asked, or nothing registered, if so.
 
-    adapter: None where the engine trains none or nothing registers.
+    adapter: None where the engine trains none, nothing registers, or the winner is unfit.
     """
 
     path: Path
@@ -37,7 +37,10 @@ def publish(
     folder: Path,
     system_prompt: str | None,
 ) -> Published:
-    """Write the configuration, log it on the parent run, register the winner's adapter as challenger."""
+    """Write the configuration, log it on the parent run, register the winner's adapter as challenger.
+
+    A winner that fails its guards or a hard limit is not registered.
+    """
     written = write_best(best, _FOLDER / f"{best.experiment}.yaml")
     tracker.log_file(written.path)
     metrics = _metrics(best)
@@ -45,6 +48,8 @@ def publish(
     for split, score in (("confirm", best.default_confirm), ("test", best.default_test)):
         if score is not None:
             tracker.log_metrics({f"defaults/{split}": score.value})
+    if winner.broken:
+        return Published(path=written.path, notice=_unfit(written, winner), adapter=None)
     checkpoint = Path(winner.reports[-1].checkpoint or "")
     if not tracking.register or not (checkpoint / ADAPTER_FILES[0]).is_file():
         return Published(path=written.path, notice=written.notice, adapter=None)
@@ -63,6 +68,14 @@ def publish(
         alias="challenger",
     )
     return Published(path=written.path, notice=written.notice, adapter=registered)
+
+
+def _unfit(written: Written, winner: Standing) -> str:
+    unfit = (
+        f"Nothing is registered: trial {winner.trial.id.partition('/')[0]} fails {', '.join(winner.broken)}. "
+        "Search fewer epochs and lower ranks, or mend the rows."
+    )
+    return f"{written.notice} {unfit}" if written.notice else unfit
 
 
 def _metrics(best: BestConfig) -> Mapping[str, float]:
