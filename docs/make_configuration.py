@@ -24,6 +24,7 @@ from sweep.evaluation.guards import Guards
 from sweep.grammar import spell_out
 from sweep.paths import packaged_root
 from sweep.schema import in_words
+from sweep.search.caps import SmallData
 from sweep.search.space import Space
 from sweep.stages.finalists import Confirm
 from sweep.targets import hints_of
@@ -57,6 +58,7 @@ NODES: Mapping[str, type] = {
     "audit.limits": Limits,
     "budget": Budget,
     "confirm": Confirm,
+    "small_data": SmallData,
     "data": DataSource,
     "data.split": SplitShares,
     "evaluation": Evaluation,
@@ -239,7 +241,7 @@ def _searched(name: str, form: object) -> str:
 
 def _plain_types() -> dict[str, str]:
     """The type of each key that no `_target_` decides, in words."""
-    known = {cls.__name__: cls for cls in (Audit, Confirm, DataSource, Guards, Space, Tracking)}
+    known = {cls.__name__: cls for cls in (Audit, Confirm, DataSource, Guards, SmallData, Space, Tracking)}
     top = get_type_hints(Config, localns=known)
     found = {name: in_words(hint) for name, hint in top.items() if hint in (int, str) or name == "best"}
     found |= {"name": in_words(str), "recipe_from": in_words(top["recipe_from"])}

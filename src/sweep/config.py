@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sweep.data.audit.audit import Audit
     from sweep.data.source import DataSource
     from sweep.evaluation.guards import Guards
+    from sweep.search.caps import SmallData
     from sweep.search.space import Space
     from sweep.stages.finalists import Confirm
     from sweep.tracking.mlflow import Tracking
@@ -43,6 +44,7 @@ _KEYS = (
     "tracking",
     "evaluation",
     "confirm",
+    "small_data",
     "metric",
     "scorer",
     "objective",
@@ -101,6 +103,7 @@ class Config:
     tracking: Tracking = field(repr=False)
     evaluation: Evaluation
     confirm: Confirm
+    small_data: SmallData
     metrics: Mapping[str, Target]
     scorers: Mapping[str, Target]
     objective: Target
@@ -150,6 +153,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     from sweep.data.source import DataSource
     from sweep.engines.model import ModelSource
     from sweep.evaluation.guards import Guards
+    from sweep.search.caps import SmallData
     from sweep.search.ranges import validate_recipe
     from sweep.search.scheduler import Scheduler
     from sweep.stages.finalists import Confirm
@@ -198,6 +202,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         storage=convert(str, node["storage"], "storage"),
         tracking=build(Tracking, node["tracking"], "tracking"),
         confirm=build(Confirm, node["confirm"], "confirm"),
+        small_data=build(SmallData, node["small_data"], "small_data"),
         metrics=read_metrics(node["metric"], trusted),
         scorers=read_scorers(node["scorer"], trusted),
         objective=read_objective(node["objective"], trusted),

@@ -39,6 +39,7 @@ from sweep.reporting.console import (
 from sweep.reporting.html import write_report
 from sweep.reporting.live import Scoreboard, duration
 from sweep.reporting.markdown import as_markdown
+from sweep.search.caps import capped
 from sweep.search.loop import search
 from sweep.search.notes import Asked, Handed
 from sweep.search.plan import Plan
@@ -114,15 +115,19 @@ class Pipeline:
     def _open_study(self, assembly: Assembly) -> Study:
         config = self._config
         minutes, available = config.budget.minutes, len(assembly.data.examples["validation"])
+        train_rows = len(assembly.data.examples["train"])
+        asked = capped(config.space, config.recipe, train_rows=train_rows, small=config.small_data)
+        for note in asked.notes:
+            self._told.more(f"warning: {note}")
         plan = Plan(
             name=config.experiment,
-            space=config.space,
-            defaults=config.recipe,
+            space=asked.space,
+            defaults=asked.defaults,
             seed=config.seed,
             base=assembly.model.identity,
             trials=config.budget.trials,
             seconds=minutes * 60 * _SEARCH_SHARE if minutes else None,
-            train_rows=len(assembly.data.examples["train"]),
+            train_rows=train_rows,
             evaluation=View("validation", min(config.evaluation.rows or available, available)),
             least_rows=config.evaluation.least_rows,
             fingerprint=assembly.fingerprint,
@@ -229,7 +234,7 @@ class Pipeline:
     ) -> None:
         config, leader = self._config, study.best
         assert leader is not None
-        effects = effects_of(study.standings, config.space, seed=config.seed)
+        effects = effects_of(study.standings, study.plan.space, seed=config.seed)
         log_effects(effects, tracker)
         tell_effects(self._told, effects)
         published = publish(
