@@ -184,6 +184,6 @@ def test_the_projects_files_win(installation: Installation, tmp_path: Path, cach
 def test_the_starter_runs_as_it_is(installed: Installation, tmp_path: Path, cache: Path) -> None:
     said = run(installed, "-m", "sweep.init", "tuning", folder=tmp_path, cache=cache)
     assert "next   cd tuning" in said
-    typed = ("-m", "sweep", "+experiment=mine", "model=tiny_llama", "budget.trials=3")
+    typed = ("-m", "sweep", "+experiment=mine", "model=tiny_llama", "data.max_tokens=1024", "budget.trials=3")
     run(installed, *typed, folder=tmp_path / "tuning", cache=cache)
     assert (tmp_path / "tuning/sweeps/best/mine.yaml").is_file()

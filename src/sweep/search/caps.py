@@ -46,10 +46,12 @@ def capped(space: Space, defaults: Recipe, *, train_rows: int, small: SmallData)
     values: dict[str, Any] = {}
     notes = []
     for name, cap in (("lora_rank", small.rank_max), ("epochs", small.epochs_max)):
-        value, form = getattr(defaults, name), forms.pop(name, None)
+        value, form = getattr(defaults, name), forms.get(name)
         left = _below(form, cap) if form else [value] if value <= cap else [cap]
         if form and len(left) > 1:
             forms[name] = {**form, **_bounds(form, left)}
+        else:
+            forms.pop(name, None)
         values[name] = value if left[0] <= value <= left[-1] else left[-1]
         largest = max([value, *_ends(form)] if form else [value])
         if largest > left[-1]:
