@@ -34,8 +34,9 @@ bench: $(READY)  ## Measure the engine, the driver and the search again, about 2
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/search_replay.py
 
+# Two processes of one thread each: as fast as the cores are, and no test waits for another's threads.
 test: $(READY)  ## Run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(READY)  ## Lint, format, types, import floors
 	$(BIN)/ruff check

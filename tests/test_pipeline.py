@@ -155,7 +155,9 @@ def test_a_stopped_sweep_goes_on_to_the_same_end(
     assert f"{len(halfway)} trials done before" in output
     assert outline(tmp_path) == outline(done)
     parents, nested = runs(tmp_path)
-    assert (len(parents), len(nested)) == (1, len(runs(done)[1]))
+    expected = expected_runs(outline(tmp_path))
+    assert (len(parents), len(nested)) == (1, len(expected))
+    assert {run.data.tags["sweep.trial"] for run in nested} == expected
     assert {r.info.status for r in nested} == {"FINISHED"}
 
 
