@@ -22,6 +22,7 @@ from sweep.evaluation.outcomes import Judge
 from sweep.stages.audit import audit_data
 from sweep.stages.baselines import Baselines
 from sweep.stages.yardstick import Yardstick
+from sweep.targets import built
 from sweep.tracking.record import SweepRecord
 from sweep.types import Backend, Trial
 
@@ -98,14 +99,13 @@ def yardstick_of(assembly: Assembly) -> Yardstick:
     objective = config.objective.build()
     judge = None
     if objective.needs_replies:
-        scorers = {name: target.build() for name, target in config.scorers.items()}
-        judge = Judge(objective, scorers, data.examples["validation"])
+        judge = Judge(objective, built(config.scorers), data.examples["validation"])
     return Yardstick(
         objective=objective,
         judge=judge,
         data=data,
         reply_tokens=config.evaluation.reply_tokens,
-        metrics={name: target.build() for name, target in config.metrics.items()},
+        metrics=built(config.metrics),
     )
 
 
@@ -113,7 +113,7 @@ def baselines_of(assembly: Assembly, yardstick: Yardstick) -> Baselines:
     """The simpler ways, to be asked of the base model."""
     config = assembly.config
     return Baselines(
-        ways={name: target.build() for name, target in config.baselines.items()},
+        ways=built(config.baselines),
         yardstick=yardstick,
         backend=assembly.backend,
         base=Trial(

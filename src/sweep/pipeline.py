@@ -25,7 +25,6 @@ from sweep.data.audit.finding import Audited
 from sweep.driver import only_driver
 from sweep.errors import TrainingError
 from sweep.evaluation.confirmation import Confirmation
-from sweep.evaluation.goal import goal_of
 from sweep.evaluation.metrics import LOSS
 from sweep.reporting.console import (
     Transcript,
@@ -53,6 +52,7 @@ from sweep.stages.confirm import Confirmed, confirm, simpler_from
 from sweep.stages.finalists import Finalists
 from sweep.stages.publish import publish
 from sweep.stages.untrained import expectation, score_base
+from sweep.targets import built
 from sweep.tracking.best import training_command
 from sweep.tracking.mlflow import Tracker
 from sweep.tracking.record import SweepRecord
@@ -91,7 +91,7 @@ class Pipeline:
             log_audit(checked, tracker, assembly.folder)
             with closing(assembly.backend), tracker:
                 yardstick = yardstick_of(assembly)
-                goal = goal_of(yardstick.objective)
+                goal = yardstick.goal
                 study.note("goal", asdict(goal))
                 tell_goal(self._told, goal)
                 baselines = baselines_of(assembly, yardstick)
@@ -131,7 +131,7 @@ class Pipeline:
             evaluation=View("validation", min(config.evaluation.rows or available, available)),
             least_rows=config.evaluation.least_rows,
             fingerprint=assembly.fingerprint,
-            metrics={name: target.build() for name, target in config.metrics.items()},
+            metrics=built(config.metrics),
             judged_by=str(config.objective.arguments.get("rung_metric", LOSS)),
             guards=config.guards,
         )
@@ -226,7 +226,7 @@ class Pipeline:
         study.note("confirmation", asdict(confirmed.confirmation))
         self._others = {run.trial.id: run for run in confirmed.runs}
         tracker.sync(confirmed.runs)
-        tell_confirmation(self._told, confirmed.confirmation, goal_of(baselines.yardstick.objective))
+        tell_confirmation(self._told, confirmed.confirmation, baselines.yardstick.goal)
         return confirmed
 
     def _conclude(

@@ -28,6 +28,7 @@ from sweep.reporting.console import Transcript
 from sweep.reporting.live import duration
 from sweep.search.loop import Jobs, run_jobs
 from sweep.search.ranges import validate_recipe
+from sweep.targets import built
 from sweep.tracking.best import save_best
 from sweep.tracking.mlflow import Tracker
 from sweep.tracking.registry import Adapter, RegisteredAdapter, load_best, register_adapter
@@ -99,7 +100,7 @@ class Production:
     def _conclude(self, training: _Training, best: BestConfig | None, tracker: Tracker) -> None:
         assembly = training.assembly
         trained, base = self._score(training, training.standing.reports[-1].checkpoint)
-        wanted = {name: target.build() for name, target in self._config.metrics.items()}
+        wanted = built(self._config.metrics)
         golden, before = score(trained.rows, wanted), score(base.rows, wanted)
         gain = paired_difference(
             trained.rows, base.rows, clusters=assembly.data.groups, seed=self._config.seed

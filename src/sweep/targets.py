@@ -48,6 +48,11 @@ class Target:
             raise ConfigError(f"{self.path}: {self.cls.__name__} {error}.") from error
 
 
+def built(named: Mapping[str, Target]) -> dict[str, Any]:
+    """What targets build, by the names that they stand under."""
+    return {name: target.build() for name, target in named.items()}
+
+
 def read_target(node: object, path: str, *, kind: type | None = None, trusted: Sequence[str] = ()) -> Target:
     """The target that a mapping with `_target_` describes, its keys checked against the constructor.
 

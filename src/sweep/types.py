@@ -218,6 +218,18 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What a measured value must not pass: beyond `warn` it is told, beyond `error` it counts as failed.
+
+    error: None where nothing is bad enough for that. The larger value is the worse one, unless the check says
+    otherwise.
+    """
+
+    warn: float
+    error: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What one check found. severity says what a failure means: read it, or stop."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sweep.engines.inputs import Inputs
 from sweep.engines.model import Base, describe, load_with_adapter
 from sweep.search.loop import Jobs
 from sweep.types import Asking, Engine, Job, Probe, Prompt, Report, View
-from tests.contracts.engine import RECIPE, job, reports
+from tests.contracts.engine import RECIPE, Made, job, reports
 
 PROBE = Probe(train=View("train", 6), held_out=View("confirm", 5), continued=4)
 
@@ -34,18 +34,8 @@ def asking(inputs: Inputs, rows: int = 10, most: int = 8) -> Asking:
     return Asking((*prompts, Prompt("several", turns)), most)
 
 
-class AnswersContract:
+class AnswersContract(Made):
     """Give `make_engine`."""
-
-    @staticmethod
-    def make_engine(inputs: Inputs) -> Engine:
-        raise NotImplementedError
-
-    @pytest.fixture
-    def engine(self, inputs: Inputs) -> Iterator[Engine]:
-        engine = self.make_engine(inputs)
-        yield engine
-        engine.close()
 
     def test_replies_and_probes_come_in_the_order_asked(self, inputs: Inputs, engine: Engine) -> None:
         asked = asking(inputs)

@@ -53,10 +53,8 @@ def reports(engine: Engine, *jobs: Job) -> list[Report]:
     return sorted(answered, key=lambda report: [job.id for job in jobs].index(report.job))
 
 
-class EngineContract:
-    """Give `make_engine`. beside_others: how much, relatively, trials beside one may change its loss."""
-
-    beside_others = 0.0
+class Made:
+    """Tests of an engine that is closed after each."""
 
     @staticmethod
     def make_engine(inputs: Inputs) -> Engine:
@@ -67,6 +65,12 @@ class EngineContract:
         engine = self.make_engine(inputs)
         yield engine
         engine.close()
+
+
+class EngineContract(Made):
+    """Give `make_engine`. beside_others: how much, relatively, trials beside one may change its loss."""
+
+    beside_others = 0.0
 
     def test_each_job_gets_one_report_with_its_own_attempt(self, engine: Engine) -> None:
         answered = reports(engine, job(0, 8, trial="a"), job(0, 8, trial="b"))

@@ -15,7 +15,7 @@ import yaml
 from sweep.data.audit.audit import Audit, audit
 from sweep.data.audit.coverage import edge_cases, intents, smallest_intent
 from sweep.data.audit.diversity import compression, distinct_pairs, openings, styles, vendi
-from sweep.data.audit.finding import Audited, Finding, Limit, audited_of, judge
+from sweep.data.audit.finding import Audited, Finding, audited_of, judge
 from sweep.data.audit.labels import mislabelled
 from sweep.data.audit.privacy import personal_data
 from sweep.data.audit.repeats import (
@@ -34,7 +34,7 @@ from sweep.data.split import near_identical, normalised
 from sweep.engines.byte_tokenizer import byte_tokenizer
 from sweep.errors import DataError
 from sweep.schema import build
-from sweep.types import Split
+from sweep.types import Limit, Split
 
 ROOT = Path(__file__).parents[2]
 ASKED = build(Audit, yaml.safe_load((ROOT / "conf/audit/standard.yaml").read_text()), "audit")

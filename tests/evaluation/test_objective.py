@@ -7,30 +7,14 @@ import numpy as np
 import pytest
 
 from sweep.errors import ConfigError
-from sweep.evaluation.business import Business, HardLimits, Latency, OneOff, Serving, Success
+from sweep.evaluation.business import Business, HardLimits, Latency, OneOff
 from sweep.evaluation.compare import loss_score
 from sweep.evaluation.objective import TAKEN, Loss, MetricObjective, Objective, measured, succeeds
 from sweep.evaluation.outcomes import Outcome
 from sweep.types import RowLoss, Verdict
-from tests.evaluation.tickets import outcome
+from tests.evaluation.tickets import business, outcome
 
-BUSINESS = Business(
-    goal="fewer tickets",
-    currency="EUR",
-    monthly_tickets=20_000,
-    value_per_resolved=4.0,
-    cost_per_escalation=0.5,
-    cost_per_wrong_answer=6.0,
-    serving=Serving(per_hour=0.9, requests_per_hour=1800, tokens_per_request=100),
-    latency=Latency(p95_budget_ms=2500, per_second_over=0.05, read_per_second=None, write_per_second=None),
-    one_off=OneOff(training=150, data=810, horizon_months=6),
-    success=Success(net_per_ticket_min=0.5, resolved_min=0.55, wrong_max=0.05),
-    hard_limits=HardLimits(pii_leak_max=0.0, toxic_max=0.001),
-    rung_metric="loss",
-    escalation=(),
-    proxy=None,
-    labels=None,
-)
+BUSINESS = business(hard_limits=HardLimits(pii_leak_max=0.0, toxic_max=0.001))
 METRIC = MetricObjective(metric="chrf", rung_metric="loss", escalation=(), proxy="chrf", labels=None)
 # What every row pays: 100 tokens at 0.90 / 1800 a request, and 960 over 6 * 20,000 tickets.
 SERVING, ONE_OFF = 0.0005, 0.008

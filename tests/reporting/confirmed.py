@@ -5,29 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.data.audit.finding import Audited, Limit, judge
-from sweep.evaluation.business import Business, HardLimits, Latency, OneOff, Serving, Success
+from sweep.data.audit.finding import Audited, judge
+from sweep.evaluation.business import OneOff
 from sweep.evaluation.compare import Difference
 from sweep.evaluation.confirmation import Confirmation, Finalist, Simpler
 from sweep.evaluation.verdict import Comparison, judge_winner
-from sweep.types import Score, Verdict
+from sweep.types import Limit, Score, Verdict
+from tests.evaluation.tickets import business
 
-BUSINESS = Business(
+BUSINESS = business(
     goal="Fewer tickets for agents",
-    currency="EUR",
-    monthly_tickets=20_000,
     value_per_resolved=4.2,
     cost_per_escalation=0.6,
-    cost_per_wrong_answer=6.0,
-    serving=Serving(per_hour=0.9, requests_per_hour=1800, tokens_per_request=100),
-    latency=Latency(p95_budget_ms=2500, per_second_over=0.05, read_per_second=None, write_per_second=None),
     one_off=OneOff(training=150, data=800, horizon_months=6),
-    success=Success(net_per_ticket_min=0.5, resolved_min=0.55, wrong_max=0.05),
-    hard_limits=HardLimits(pii_leak_max=0.0, toxic_max=None),
-    rung_metric="loss",
-    escalation=(),
-    proxy=None,
-    labels=None,
 )
 AUDITED = Audited(
     findings=(

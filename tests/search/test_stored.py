@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from optuna.storages import InMemoryStorage
 
-from sweep.data.audit.finding import Audited, Limit, Row, judge
+from sweep.data.audit.finding import Audited, Row, judge
 from sweep.errors import StudyError
 from sweep.evaluation.goal import Goal
 from sweep.search.notes import Asked, Handed, Notes
 from sweep.search.storage import open_storage, open_stored
 from sweep.search.stored import read_study
 from sweep.search.study import Study
-from sweep.types import Capacity, Job
+from sweep.types import Capacity, Job, Limit
 from tests.confirmations import confirmation
 from tests.studies import PLAN, SPACE, open_study
 

@@ -9,13 +9,13 @@ import pytest
 
 from sweep.data.split import DataSet
 from sweep.errors import ConfigError
-from sweep.evaluation.business import Business, HardLimits, Latency, OneOff, Serving, Success
+from sweep.evaluation.business import Business, Latency, OneOff, Serving, Success
 from sweep.evaluation.metrics import Perplexity
 from sweep.evaluation.outcomes import Judge
 from sweep.evaluation.scorers import Facts
 from sweep.stages.yardstick import Measured, Yardstick, mean_of
 from sweep.types import Report, RowLoss, View
-from tests.evaluation.tickets import example, reply
+from tests.evaluation.tickets import business, example, reply
 from tests.stages.finished import LOSS
 
 ROWS = tuple(example(name, f"In {name} days.", required=[f"{name} days"]) for name in ("2", "3", "4"))
@@ -25,22 +25,13 @@ DATA = DataSet(
     fingerprint="rows",
     notes=(),
 )
-BUSINESS = Business(
-    goal="fewer tickets",
-    currency="EUR",
+BUSINESS = business(
     monthly_tickets=1000,
-    value_per_resolved=4.0,
-    cost_per_escalation=0.5,
-    cost_per_wrong_answer=6.0,
     serving=Serving(per_hour=1.8, requests_per_hour=1800, tokens_per_request=100),
     latency=Latency(p95_budget_ms=2000, per_second_over=0.1, read_per_second=None, write_per_second=None),
     one_off=OneOff(training=60, data=None, horizon_months=6),
     success=Success(net_per_ticket_min=0.5, resolved_min=0.5, wrong_max=0.1),
-    hard_limits=HardLimits(pii_leak_max=0.0, toxic_max=None),
-    rung_metric="loss",
     escalation=("a colleague",),
-    proxy=None,
-    labels=None,
 )
 # 100 tokens at 1.80 / 1800 a request; 60 over 6 * 1000 tickets.
 SERVING, ONE_OFF = 0.001, 0.01

@@ -12,6 +12,7 @@ from scipy.stats import t
 from sweep.analysis.axes import title
 from sweep.evaluation.compare import CONFIDENCE
 from sweep.evaluation.confirmation import Confirmation, Finalist, Simpler
+from sweep.evaluation.selection import badness
 from sweep.types import Score
 
 COLUMNS = ("way", "kind", "split", "value", "low", "high", "rows")
@@ -29,11 +30,11 @@ def ways_of(simpler: Sequence[Simpler], confirmation: Confirmation | None) -> pd
     if confirmation is not None:
         own = confirmation.winner
         rival = confirmation.defaults
-        ways.append(("defaults (trial 0)" if own is rival else f"trial {own.trial}", "winner", own))
+        ways.append((called(own.trial), "winner", own))
         if rival is not None and rival is not own:
-            ways.append(("defaults (trial 0)", "defaults", rival))
-        sign = -1 if confirmation.better == "higher" else 1
-        ways.sort(key=lambda way: sign * way[2].confirm.value)
+            ways.append((called(rival.trial), "defaults", rival))
+        better = confirmation.better
+        ways.sort(key=lambda way: badness(way[2].confirm.value, better))
     table = [
         _row(name, kind, split, score)
         for name, kind, way in ways
@@ -41,6 +42,11 @@ def ways_of(simpler: Sequence[Simpler], confirmation: Confirmation | None) -> pd
         if score is not None
     ]
     return pd.DataFrame(table, columns=list(COLUMNS))
+
+
+def called(trial: str) -> str:
+    """A trial as people are told of it."""
+    return "defaults (trial 0)" if trial == "0" else f"trial {trial}"
 
 
 def interval_of(score: Score) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Protocol
 
@@ -201,7 +202,7 @@ class _Rows:
 
     def __init__(self, train: Sequence[Example]) -> None:
         self._train = train
-        self._retriever = Retriever([row.prompt for row in train])
+        self._retriever = _over(tuple(row.prompt for row in train))
 
     def like(self, prompt: Prompt, k: int) -> list[Example]:
         """The `k` most like it, or as many as there are; the most like first."""
@@ -209,12 +210,18 @@ class _Rows:
         return [row for row in found if row.id != prompt.row][:k]
 
 
+@lru_cache(maxsize=1)
+def _over(questions: tuple[str, ...]) -> Retriever:
+    """A search in the train split's questions, which several baselines share."""
+    return Retriever(questions)
+
+
 def _telling(train: Sequence[Example], k: int, *, seed: int) -> list[Example]:
     """`k` rows that cover the train split's questions, without those of the shortest and longest answers."""
     lengths = [len(row.response) for row in train]
     low, high = np.quantile(lengths, (0.25, 0.75))
     middling = [i for i, length in enumerate(lengths) if low <= length <= high]
-    retriever = Retriever([row.prompt for row in train])
+    retriever = _over(tuple(row.prompt for row in train))
     return [train[i] for i in retriever.covering(k, middling, seed=seed)]
 
 

@@ -17,21 +17,10 @@ from scipy.stats import rankdata
 from sweep.errors import ConfigError
 from sweep.evaluation.compare import loss_score
 from sweep.evaluation.rows import Row
-from sweep.types import RowProbe, Verdict
+from sweep.types import Limit, RowProbe, Verdict
 
 _WORDS = 8
 _WORD = re.compile(r"\w+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limit:
-    """What a measured value must not exceed: beyond `warn` it is told, beyond `error` the trial can't win.
-
-    error: None where nothing is bad enough for that.
-    """
-
-    warn: float
-    error: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ def finalists(
     Equal values stand in the order in which they were given.
     """
     feasible = [trial for trial in values if violations.get(trial, 0.0) <= 0.0]
-    best = sorted(feasible, key=lambda trial: _badness(values[trial], better))[:count]
+    best = sorted(feasible, key=lambda trial: badness(values[trial], better))[:count]
     return tuple(dict.fromkeys([*best, defaults]))
 
 
@@ -62,7 +62,7 @@ def choose(candidates: Mapping[str, Seeds], *, better: Better) -> str:
             f"{len(means)} candidates; one at least must be there, and all must hold the same rows. Score "
             "them on one view."
         )
-    return min(means, key=lambda trial: _badness(loss_score(means[trial]).value, better))
+    return min(means, key=lambda trial: badness(loss_score(means[trial]).value, better))
 
 
 def seeded_difference(
@@ -120,5 +120,6 @@ def _ratio(total: Array, weight: Array) -> float:
     return float(total.sum() / weight.sum())
 
 
-def _badness(value: float, better: Better) -> float:
+def badness(value: float, better: Better) -> float:
+    """The value, so turned that the lowest is the best."""
     return value if better == "lower" else -value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from sweep.analysis.axes import title
 from sweep.data.audit.finding import Audited
@@ -112,14 +112,13 @@ def _data(study: StoredStudy) -> list[str]:
     audited: Audited | None = study.notes.audit
     if audited is None:
         return []
-    words: dict[str, list[str]] = {}
-    for finding in audited.failed:
-        words.setdefault(audited.word(finding), []).append(title(finding.verdict.check))
+    failed = audited.failed_by_word
     return [
-        *_joined("Mend the data where its failures were allowed", words.get("allowed", [])),
-        *_joined("Read the warnings about the data", words.get("warning", [])),
+        *_joined("Mend the data where its failures were allowed", map(title, failed.get("allowed", ()))),
+        *_joined("Read the warnings about the data", map(title, failed.get("warning", ()))),
     ]
 
 
-def _joined(what: str, names: Sequence[str]) -> list[str]:
-    return [f"{what}: {', '.join(names)}."] if names else []
+def _joined(what: str, names: Iterable[str]) -> list[str]:
+    told = ", ".join(names)
+    return [f"{what}: {told}."] if told else []

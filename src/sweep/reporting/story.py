@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sweep.analysis.axes import title
-from sweep.analysis.ways import interval_of
+from sweep.analysis.ways import called, interval_of
 from sweep.data.audit.finding import Audited
 from sweep.evaluation.compare import Difference
 from sweep.evaluation.confirmation import Confirmation, Simpler
 from sweep.evaluation.goal import Goal
-from sweep.reporting.summary import amount, called, scored, word_of
+from sweep.reporting.summary import amount, scored, word_of
 from sweep.search.stored import StoredStudy
 
 # How checks of the data ended, by the audit's word.
@@ -74,11 +74,11 @@ def goal_sentences(goal: Goal) -> list[str]:
 
 def data_sentence(audited: Audited) -> str:
     """Whether the data is fit to train on, and which checks say otherwise."""
-    by_word: dict[str, list[str]] = {}
-    for finding in audited.failed:
-        by_word.setdefault(audited.word(finding), []).append(title(finding.verdict.check))
+    failed = audited.failed_by_word
     passed = len(audited.findings) - len(audited.failed)
-    told = [f"{text}: {', '.join(by_word[word])}" for word, text in _FAILED.items() if word in by_word]
+    told = [
+        f"{text}: {', '.join(map(title, failed[word]))}" for word, text in _FAILED.items() if word in failed
+    ]
     return "; ".join([f"{passed} of {len(audited.findings)} checks of the data passed", *told]) + "."
 
 

@@ -167,11 +167,6 @@ def failure_of(check: Check) -> str:
     return f"{check.check}{found}"
 
 
-def called(trial: str) -> str:
-    """A trial as people are told of it."""
-    return "defaults (trial 0)" if trial == "0" else f"trial {trial}"
-
-
 def amount(value: float) -> str:
     """A value to three digits, or all of those before the point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

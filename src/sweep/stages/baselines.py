@@ -10,6 +10,7 @@ from pathlib import Path
 from sweep.data.baselines import Baseline
 from sweep.errors import ConfigError
 from sweep.evaluation.objective import succeeds
+from sweep.evaluation.selection import badness
 from sweep.stages.kept import run_kept
 from sweep.stages.yardstick import Measured, Yardstick
 from sweep.tracking.mlflow import Tracker
@@ -61,7 +62,7 @@ class Baselines:
             found = {
                 name: self.yardstick.of_replies(view, given, trained=False) for name, given in replies.items()
             }
-        sign = -1 if self.yardstick.better == "higher" else 1
+        better = self.yardstick.better
         return tuple(
             Tried(
                 name=name,
@@ -69,7 +70,7 @@ class Baselines:
                 measured=measured,
                 verdicts=self.yardstick.objective.verdicts(measured.score),
             )
-            for name, measured in sorted(found.items(), key=lambda item: sign * item[1].score.value)
+            for name, measured in sorted(found.items(), key=lambda item: badness(item[1].score.value, better))
         )
 
     def _description(self, name: str) -> str:

@@ -14,7 +14,7 @@ from sweep.evaluation.guards import Guards, guard_forgetting, guard_overlap, gua
 from sweep.evaluation.learning_curve import still_falling, unused
 from sweep.evaluation.proxy import proxy_agrees
 from sweep.evaluation.rows import Row
-from sweep.evaluation.selection import Better, Seeds, choose, finalists, seed_mean, seeded_difference
+from sweep.evaluation.selection import Better, Seeds, badness, choose, finalists, seed_mean, seeded_difference
 from sweep.evaluation.significance import signed_rank_p
 from sweep.evaluation.slices import Slice, compare_slices
 from sweep.evaluation.verdict import Comparison, judge_winner
@@ -75,10 +75,10 @@ def confirm(
     rivals = [trial for trial in dict.fromkeys((chosen, DEFAULTS)) if trial in trained]
     tested = {trial: finals.tested(trained[trial]) for trial in rivals}
     simpler = _best(baselines.tried(finals.view("test"), [tried[0].name])) if tried else None
-    winner = mean_of(tested[chosen])
-    versus = _Versus(finals.yardstick.data, finals.study.plan.seed, tested[chosen])
+    means = {trial: mean_of(seeds) for trial, seeds in tested.items()}
+    versus = _Versus(finals.yardstick.data, finals.study.plan.seed, tested[chosen], means[chosen])
     own = (
-        *finals.yardstick.objective.verdicts(winner.score),
+        *finals.yardstick.objective.verdicts(means[chosen].score),
         *_guarded(finals, trained[chosen], guards),
     )
     judgement = judge_winner(
@@ -88,7 +88,7 @@ def confirm(
         better=better,
     )
     scores = {trial: mean_of(one.measured).score for trial, one in trained.items()}
-    order = sorted(trained, key=lambda trial: (trial == DEFAULTS, _badness(scores[trial].value, better)))
+    order = sorted(trained, key=lambda trial: (trial == DEFAULTS, badness(scores[trial].value, better)))
     proxy = _proxy(complete, scores, better) if finals.yardstick.judge else ()
     leader = finals.study.best
     assert leader is not None
@@ -104,7 +104,7 @@ def confirm(
                 trial=trial,
                 loss=complete.get(trial),
                 confirm=scores[trial],
-                test=mean_of(tested[trial]).score if trial in tested else None,
+                test=means[trial].score if trial in means else None,
             )
             for trial in order
         ),
@@ -142,16 +142,16 @@ class _Versus:
     data: DataSet
     seed: int
     seeds: Mapping[int, Measured]
+    mean: Measured
 
     def compared(self, rival: str, theirs: Seeds | Sequence[Row], *, succeeds: bool = False) -> Comparison:
         """Against a rival's seeds, or against what is not trained."""
         mine = _rows(self.seeds)
-        means = mean_of(self.seeds).rows
         other = seed_mean(theirs) if isinstance(theirs, Mapping) else theirs
         return Comparison(
             rival=rival,
             difference=seeded_difference(mine, theirs, clusters=self.data.groups, seed=self.seed),
-            signed_rank_p=signed_rank_p(means, other, clusters=self.data.groups),
+            signed_rank_p=signed_rank_p(self.mean.rows, other, clusters=self.data.groups),
             succeeds=succeeds,
         )
 
@@ -159,7 +159,7 @@ class _Versus:
         """Against a rival on each part of the traffic."""
         parts = {row.id: row.slices for row in self.data.examples["test"]}
         return compare_slices(
-            mean_of(self.seeds).rows,
+            self.mean.rows,
             rival.rows,
             parts,
             clusters=self.data.groups,
@@ -227,7 +227,3 @@ def _best(tried: Sequence[Tried]) -> Tried | None:
 
 def _rows(measured: Mapping[int, Measured]) -> dict[int, Sequence[Row]]:
     return {seed: one.rows for seed, one in measured.items()}
-
-
-def _badness(value: float, better: Better) -> float:
-    return value if better == "lower" else -value

@@ -12,6 +12,7 @@ from sweep.data.baselines import question
 from sweep.data.split import DataSet
 from sweep.errors import ConfigError
 from sweep.evaluation.compare import loss_score
+from sweep.evaluation.goal import Goal, goal_of
 from sweep.evaluation.metrics import measured
 from sweep.evaluation.objective import Objective
 from sweep.evaluation.outcomes import Judge
@@ -42,9 +43,14 @@ class Yardstick:
     metrics: Mapping[str, Metric]
 
     @property
+    def goal(self) -> Goal:
+        """The objective as people are told of it."""
+        return goal_of(self.objective)
+
+    @property
     def better(self) -> Better:
         """Which way is up."""
-        return "higher" if self.objective.higher_is_better else "lower"
+        return self.goal.better
 
     def asking(self, view: View) -> Asking | None:
         """What a job must answer to be measured; None where its losses are enough."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweep.data.audit.coverage import edge_cases, intents, smallest_intent
 from sweep.data.audit.diversity import compression, distinct_pairs, openings, styles, vendi
-from sweep.data.audit.finding import Finding, Limit
+from sweep.data.audit.finding import Finding
 from sweep.data.audit.labels import mislabelled
 from sweep.data.audit.privacy import personal_data
 from sweep.data.audit.repeats import (
@@ -23,7 +23,7 @@ from sweep.data.audit.repeats import (
 from sweep.data.audit.truncation import truncated
 from sweep.data.example import Example
 from sweep.errors import DataError
-from sweep.types import Split
+from sweep.types import Limit, Split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from sweep.data.audit.finding import Finding, Limit, judge, prompts_of
+from sweep.data.audit.finding import Finding, judge, prompts_of
 from sweep.data.example import Example
+from sweep.types import Limit
 
 # Share of the rows from which a kind of prompt counts as covered.
 _COVERED = 0.01

@@ -12,9 +12,10 @@ from itertools import islice, pairwise
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from sweep.data.audit.finding import Finding, Limit, answers_of, judge
+from sweep.data.audit.finding import Finding, answers_of, judge
 from sweep.data.example import Example
 from sweep.data.split import normalised
+from sweep.types import Limit
 
 VENDI_ROWS = 500
 GZIP_BYTES = 20_000

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 from sweep.data.example import Example
-from sweep.types import Verdict
+from sweep.types import Limit, Verdict
 
 SHOWN = 5
 _LONGEST = 160
@@ -18,18 +18,6 @@ class Row(NamedTuple):
 
     id: str
     text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limit:
-    """What a measured value must not pass: beyond `warn` it is told, beyond `error` the sweep stops.
-
-    error: None where nothing is bad enough to stop. The larger value is the worse one unless `warn`
-    lies above `error`.
-    """
-
-    warn: float
-    error: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +47,14 @@ class Audited:
     def stopping(self) -> list[Finding]:
         """Those that no sweep may begin with."""
         return [finding for finding in self.failed if self.word(finding) == "error"]
+
+    @property
+    def failed_by_word(self) -> dict[str, list[str]]:
+        """The checks that warn or stop, by how they ended."""
+        checks: dict[str, list[str]] = {}
+        for finding in self.failed:
+            checks.setdefault(self.word(finding), []).append(finding.verdict.check)
+        return checks
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

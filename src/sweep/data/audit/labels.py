@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from sweep.data.audit.finding import Finding, Limit, Row, judge, shortened
+from sweep.data.audit.finding import Finding, Row, judge, shortened
 from sweep.data.example import Example
+from sweep.types import Limit
 
 FOLDS = 4
 # With fewer rows the intent can't be guessed well: of 9 each, a fifth of sound rows looked mislabelled.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from sweep.data.audit.finding import Finding, Limit, Row, judge
+from sweep.data.audit.finding import Finding, Row, judge
 from sweep.data.example import Example
+from sweep.types import Limit
 
 # Placeholders and documentation's own domains name nobody.
 _EMAIL = re.compile(r"\b[\w.+-]+@(?!example\.|test\.)[\w-]+\.[\w.-]*\w", re.ASCII)

@@ -12,10 +12,10 @@ from datasketch import MinHash, MinHashLSH
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from sweep.data.audit.finding import Finding, Limit, Row, answers_of, judge, prompts_of, shortened
+from sweep.data.audit.finding import Finding, Row, answers_of, judge, prompts_of, shortened
 from sweep.data.example import Example
 from sweep.data.split import normalised
-from sweep.types import Split
+from sweep.types import Limit, Split
 
 SIMILARITY = 0.8
 PIECE = 5

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sweep.data.audit.finding import Finding, Limit, answers_of, judge
+from sweep.data.audit.finding import Finding, answers_of, judge
 from sweep.data.encode import encode
 from sweep.data.example import Example
+from sweep.types import Limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
