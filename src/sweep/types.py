@@ -118,8 +118,9 @@ class RowProbe(NamedTuple):
     """A row probed. nats, tokens: as in `RowLoss`.
 
     min_k: mean log-probability, in nats, of the least likely fifth of the response's tokens, one at least
-    (arXiv:2310.16789). verbatim: whether the greedy continuation from the middle of the answer repeats the
-    row's own next tokens, 16 or as many as are left; None where it was not asked or fewer than 4 are left.
+    (arXiv:2310.16789); base_min_k: by the base model, before any training. verbatim: whether the greedy
+    continuation from the middle of the answer repeats the row's own next tokens, 16 or as many as are left;
+    None where it was not asked or fewer than 4 are left.
     """
 
     row: str
@@ -127,6 +128,7 @@ class RowProbe(NamedTuple):
     nats: float
     tokens: int
     min_k: float
+    base_min_k: float
     verbatim: bool | None
 
 

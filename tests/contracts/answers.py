@@ -128,12 +128,14 @@ class Adapted(AnswersContract):
         seen = [train[row] for row in first_seen(len(train), 6)]
         given = [*seen, *inputs.data.examples["confirm"][:5]]
         rows = encode(given, adapted.tokenizer, max_tokens=inputs.max_tokens)
+        untrained = inputs.model.load()
         for probe, row in zip(report.probed, rows, strict=True):
             likely = likelihoods(adapted, row)
-            least = sorted(likely)[: max(1, len(likely) // 5)]
             assert probe.tokens == len(likely)
             assert probe.nats == pytest.approx(-math.fsum(likely), rel=1e-4)
-            assert probe.min_k == pytest.approx(math.fsum(least) / len(least), rel=1e-4)
+            assert probe.min_k == pytest.approx(least_likely(likely), rel=1e-4)
+            assert probe.base_min_k == pytest.approx(least_likely(likelihoods(untrained, row)), rel=1e-4)
+            assert probe.base_min_k != pytest.approx(probe.min_k, rel=1e-3)
 
     def test_a_job_cancelled_while_it_answers_keeps_its_training(
         self, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
@@ -193,6 +195,12 @@ def texts_of(base: Base, asked: Asking) -> list[str]:
         new = written[0, encoded.input_ids.shape[1] :]
         found.append(str(base.tokenizer.decode(new, skip_special_tokens=True)).strip())
     return found
+
+
+def least_likely(likely: Sequence[float]) -> float:
+    """The mean of the least fifth, one at least."""
+    least = sorted(likely)[: max(1, len(likely) // 5)]
+    return math.fsum(least) / len(least)
 
 
 def likelihoods(base: Base, row: Encoded) -> list[float]:

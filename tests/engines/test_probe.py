@@ -25,6 +25,7 @@ def probes(base: Base, rows: Any, continued: int, tokens_per_batch: int = 400) -
         probe_batches(
             base.model,
             rows,
+            dict.fromkeys((row.row for row in rows), -7.0),
             split="train",
             continued=continued,
             pad_token=base.tokenizer.pad_token_id,  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import yaml
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from sweep.errors import ConfigError
@@ -30,7 +31,13 @@ TRAINED = "parcels over thirty kilos travel by freight and need a delivery date 
 
 
 def probe(
-    split: Split, *, count: int = 48, loss: float = 2.0, min_k: float = -4.0, recited: int | None = None
+    split: Split,
+    *,
+    count: int = 48,
+    loss: float = 2.0,
+    min_k: float = -4.0,
+    base_min_k: float = -5.0,
+    recited: int | None = None,
 ) -> list[RowProbe]:
     """Rows of one loss per token; min_k spread by 1 around its mean; recited: so many, None: none asked."""
     return [
@@ -40,6 +47,7 @@ def probe(
             nats=loss * (5 + i),
             tokens=5 + i,
             min_k=min_k + (i + 0.5) / count - 0.5,
+            base_min_k=base_min_k + (i + 0.5) / count - 0.5,
             verbatim=None if recited is None else i < recited,
         )
         for i in range(count)
@@ -63,8 +71,11 @@ def test_the_loss_ratio_is_told_by_how_far_it_is(ratio, expected):
 
 
 def test_the_losses_are_those_of_all_tokens():
-    rows = [RowProbe("a", "train", 1.0, 1, -1.0, None), RowProbe("b", "train", 1.0, 9, -1.0, None)]
-    new = [RowProbe("c", "confirm", 6.0, 10, -1.0, None)]
+    rows = [
+        RowProbe("a", "train", 1.0, 1, -1.0, -1.0, None),
+        RowProbe("b", "train", 1.0, 9, -1.0, -1.0, None),
+    ]
+    new = [RowProbe("c", "confirm", 6.0, 10, -1.0, -1.0, None)]
     assert verdicts(rows, new)["loss_ratio"].value == pytest.approx(3.0)
 
 
@@ -83,6 +94,37 @@ def test_min_k_is_judged_by_how_well_it_tells_rows_apart(shift, expected):
     assert told(found) == expected
     labels = [1] * 48 + [0] * 48
     assert found.value == pytest.approx(roc_auc_score(labels, [row.min_k for row in [*trained, *new]]))
+
+
+@pytest.mark.parametrize("luck", [-0.8, 0.3, 0.8])
+def test_min_k_leaves_out_what_the_base_model_makes_of_the_same_rows(luck):
+    """Normal scores: training shifts one side by 1.3, whatever side the base model prefers."""
+    rng = np.random.default_rng(3)
+    count = 4000
+
+    def side(split: Split, before: float, shift: float) -> list[RowProbe]:
+        rows = probe(split, count=count)
+        base = rng.normal(before, 1.0, count)
+        return [
+            row._replace(base_min_k=float(b), min_k=float(b) + shift)
+            for row, b in zip(rows, base, strict=True)
+        ]
+
+    trained, new = side("train", luck, 1.3), side("validation", 0.0, 0.0)
+    (found,) = [one for one in guard_probe([*trained, *new], GUARDS) if one.check == "min_k"]
+    assert found.value == pytest.approx(norm.cdf(1.3 / math.sqrt(2)), abs=0.015)
+    untrained = [row._replace(min_k=row.base_min_k) for row in (*trained, *new)]
+    assert verdicts(untrained[:count], untrained[count:])["min_k"].value == pytest.approx(0.5)
+
+
+def test_min_k_cant_tell_where_the_base_model_parts_the_rows_already():
+    found = verdicts(probe("train", base_min_k=-1.0), probe("validation", base_min_k=-9.0))["min_k"]
+    assert found.passed
+    assert math.isnan(found.value)
+
+
+def test_min_k_of_rows_told_apart_without_fail_is_one():
+    assert verdicts(probe("train", min_k=-1.0), probe("validation", min_k=-9.0))["min_k"].value == 1.0
 
 
 @pytest.mark.parametrize("sides", [(47, 48), (48, 47), (0, 48), (0, 0)])

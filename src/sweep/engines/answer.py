@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from sweep.data.encode import Encoded
 from sweep.engines.evaluate import in_order, per_token
 from sweep.engines.generate import reply_batches
 from sweep.engines.inputs import EncodedRows
-from sweep.engines.model import Base
 from sweep.engines.outcome import Measured
-from sweep.engines.probe import probe_batches
+from sweep.engines.probe import min_k, probe_batches
 from sweep.engines.stream import Stream
 from sweep.types import Job, Probe, Reply, RowLoss, RowProbe, Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _Found = TypeVar("_Found")
 
 
+class Trained(NamedTuple):
+    """A model as a job has trained it, and its tokenizer, which has a padding token.
+
+    bare: a context in which it is the base model again. base_min_k: of the base model, by row, as far as
+    a probe has asked for it; measuring adds to it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    bare: Callable[[], AbstractContextManager[object]]
+    base_min_k: dict[str, float]
+
+
 def measured(
-    job: Job, losses: Sequence[RowLoss], base: Base, rows: EncodedRows, *, tokens: int, source: Source
+    job: Job, losses: Sequence[RowLoss], trained: Trained, rows: EncodedRows, *, tokens: int, source: Source
 ) -> Measured | None:
     """The losses and, where they are finite, what else the job asks; None where it was cancelled meanwhile.
 
-    base: as the job has trained it. tokens: of a batch of the probe's rows.
+    tokens: of a batch of the probe's rows.
     """
     if losses and not math.isfinite(per_token(losses)):
         return Measured(losses)
     replies: tuple[Reply, ...] | None = ()
     probed: tuple[RowProbe, ...] | None = ()
     if job.asked:
-        replies = unless_cancelled(reply_batches(*base, job.asked), job, source)
+        replies = unless_cancelled(reply_batches(trained.model, trained.tokenizer, job.asked), job, source)
     if job.probe and replies is not None:
-        probed = unless_cancelled(_probes(job, job.probe, base, rows, tokens), job, source)
+        probed = unless_cancelled(_probes(job, job.probe, trained, rows, tokens), job, source)
     return None if replies is None or probed is None else Measured(losses, replies, probed)
 
 
@@ -50,18 +66,24 @@ def unless_cancelled(
 
 
 def _probes(
-    job: Job, probe: Probe, base: Base, rows: EncodedRows, tokens: int
+    job: Job, probe: Probe, trained: Trained, rows: EncodedRows, tokens: int
 ) -> Iterator[dict[int, RowProbe]]:
     """Of the trained rows, then of the others."""
+    pad_token = cast(int, trained.tokenizer.pad_token_id)
     start = 0
     held_out = (probe.held_out.split, rows.view(probe.held_out))
     for split, given in ((probe.train.split, _seen(job, probe, rows)), held_out):
+        # All at once: a context that stayed open between batches could outlast the job.
+        with trained.bare():
+            new = [row for row in given if row.row not in trained.base_min_k]
+            trained.base_min_k.update(min_k(trained.model, new, pad_token=pad_token, tokens_per_batch=tokens))
         batches = probe_batches(
-            base.model,
+            trained.model,
             given,
+            trained.base_min_k,
             split=split,
             continued=probe.continued,
-            pad_token=cast(int, base.tokenizer.pad_token_id),
+            pad_token=pad_token,
             tokens_per_batch=tokens,
         )
         for batch in batches:

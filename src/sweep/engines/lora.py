@@ -206,12 +206,12 @@ class Lanes:
 
     @contextmanager
     def on(self, lanes: Sequence[Lane]) -> Iterator[None]:
-        """Within, the model's layers update these stretches of their input."""
-        self._active = tuple(lanes)
+        """Within, the model's layers update these stretches of their input, and no others."""
+        before, self._active = self._active, tuple(lanes)
         try:
             yield
         finally:
-            self._active = ()
+            self._active = before
 
     def _hook(self, name: str) -> Any:
         def add(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:

@@ -12,11 +12,10 @@ from typing import NamedTuple, cast
 from transformers.utils import logging as transformers_logging
 
 from sweep.engines import checkpoint
-from sweep.engines.answer import measured
+from sweep.engines.answer import Trained, measured
 from sweep.engines.inputs import EncodedRows, Inputs
 from sweep.engines.layout import length
 from sweep.engines.memory import Meter, available_bytes
-from sweep.engines.model import Base
 from sweep.engines.outcome import (
     Account,
     Measured,
@@ -68,6 +67,8 @@ class Packed:
         self._slots: list[Slot] = []
         self._base: SharedBase | None = None
         self._solo: Solo | None = None
+        # Of rows that were probed, for the next trial that saw them.
+        self._base_min_k: dict[str, float] = {}
         self._bytes_per_token = 0.0
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
@@ -276,7 +277,7 @@ class Packed:
                 found = measured(
                     slot.job,
                     losses,
-                    Base(model, self._tokenizer),
+                    Trained(model, self._tokenizer, self._shared.bare, self._base_min_k),
                     self._rows,
                     tokens=self._tokens,
                     source=source,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +24,7 @@ _FEWEST_CONTINUED = 4
 def probe_batches(
     model: PreTrainedModel,
     rows: Sequence[Encoded],
+    base_min_k: Mapping[str, float],
     *,
     split: Split,
     continued: int,
@@ -32,6 +33,7 @@ def probe_batches(
 ) -> Iterator[dict[int, RowProbe]]:
     """The rows' probes batch by batch, by their positions; `continued`: of the first so many, `verbatim` too.
 
+    base_min_k: as `min_k` finds it for the base model.
     Nothing is generated. A greedy continuation repeats a row's next tokens exactly if each of them is
     the likeliest after the row's own text before it: up to the first that is not, that text is what
     the continuation itself has written.
@@ -45,11 +47,27 @@ def probe_batches(
                 split=split,
                 nats=float(of_row.sum()),
                 tokens=len(of_row),
-                min_k=-float(of_row.topk(max(1, len(of_row) // _LEAST_LIKELY)).values.mean()),
+                min_k=_least_likely(of_row),
+                base_min_k=base_min_k[rows[i].row],
                 verbatim=_verbatim(repeated) if i < continued else None,
             )
             for i, of_row, repeated in zip(batch.places, by_row, repeats, strict=True)
         }
+
+
+def min_k(
+    model: PreTrainedModel, rows: Sequence[Encoded], *, pad_token: int, tokens_per_batch: int
+) -> dict[str, float]:
+    """By row: mean log-probability, in nats, of the least likely fifth of its response's tokens."""
+    return {
+        rows[i].row: _least_likely(of_row)
+        for batch in predictions(model, rows, pad_token=pad_token, tokens_per_batch=tokens_per_batch)
+        for i, of_row in zip(batch.places, nats(batch.logits, batch.targets).split(batch.counts), strict=True)
+    }
+
+
+def _least_likely(nats_of_row: torch.Tensor) -> float:
+    return -float(nats_of_row.topk(max(1, len(nats_of_row) // _LEAST_LIKELY)).values.mean())
 
 
 def _verbatim(repeated: torch.Tensor) -> bool | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -135,6 +135,10 @@ class SharedBase:
         """Within, the model by itself, unpacked, with the adapter on every token of whatever it is given."""
         with self._lanes.on([Lane(0, sys.maxsize, adapter, None)]):
             yield self.model
+
+    def bare(self) -> AbstractContextManager[None]:
+        """Within, even within `wearing`, the model without any adapter."""
+        return self._lanes.on([])
 
     def close(self) -> None:
         """Leave the model as it was found."""

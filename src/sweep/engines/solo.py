@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sweep.engines import checkpoint
-from sweep.engines.answer import measured, unless_cancelled
+from sweep.engines.answer import Trained, measured, unless_cancelled
 from sweep.engines.evaluate import loss_batches
 from sweep.engines.inputs import EncodedRows, Inputs
 from sweep.engines.lora import initial_A, peft_config, peft_name, targeted
@@ -49,6 +50,8 @@ class Solo:
         self._inputs = inputs
         self._micro_batch = micro_batch
         self._model: PreTrainedModel | None = None
+        # Of rows that were probed, for the next trial that saw them.
+        self._base_min_k: dict[str, float] = {}
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         self._load()
@@ -152,7 +155,6 @@ class Solo:
     ) -> Measured | None:
         """The job's losses and what else it asks, None where it was cancelled."""
         tokens = min(micro_batch * self._inputs.max_tokens, _EVALUATION_TOKENS)
-        base = Base(model, self._tokenizer)
         losses = unless_cancelled(
             loss_batches(
                 model,
@@ -165,7 +167,9 @@ class Solo:
         )
         if losses is None:
             return None
-        return measured(job, losses, base, self._rows, tokens=tokens, source=source)
+        bare = model.disable_adapter if isinstance(model, PeftModel) else nullcontext
+        trained = Trained(model, self._tokenizer, bare, self._base_min_k)
+        return measured(job, losses, trained, self._rows, tokens=tokens, source=source)
 
     @property
     def _pad_token(self) -> int:

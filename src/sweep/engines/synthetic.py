@@ -177,6 +177,7 @@ class Synthetic:
                 nats=0.1 * row.nats if known else row.nats,
                 tokens=row.tokens,
                 min_k=-(0.1 if known else 2.0) * row.nats / row.tokens,
+                base_min_k=-2.0 * row.nats / row.tokens,
                 verbatim=known if place < probe.continued else None,
             )
             for split, ids, known in sides

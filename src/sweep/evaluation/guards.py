@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
 from sweep.errors import ConfigError
 from sweep.evaluation.compare import loss_score
@@ -155,12 +155,17 @@ def _min_k(
         return _cannot_tell(
             "min_k", limit, f"one side has {fewest} probed rows, and at least {least_rows} must be there"
         )
-    area = auc([row.min_k for row in trained], [row.min_k for row in held_out])
+    told = auc([row.min_k for row in trained], [row.min_k for row in held_out])
+    base = auc([row.base_min_k for row in trained], [row.base_min_k for row in held_out])
+    if base in (0.0, 1.0):
+        return _cannot_tell("min_k", limit, "the base model alone tells its trained rows from the others")
+    area = _beyond(told, base)
     return _judge(
         "min_k",
         area,
         limit,
-        found=f"by its least likely words a trained row is told from a new one in {area:.0%} of pairs",
+        found=f"by its least likely words a trained row is told from a new one in {area:.0%} of pairs, "
+        "chance differences between them left out",
         mend="the model remembers single rows, which others could draw out of it: train for fewer epochs",
     )
 
@@ -186,6 +191,14 @@ def auc(higher: Sequence[float], lower: Sequence[float]) -> float:
     ranks = rankdata(np.concatenate([higher, lower]))
     count = len(higher)
     return float((ranks[:count].sum() - count * (count + 1) / 2) / (count * len(lower)))
+
+
+def _beyond(told: float, base: float) -> float:
+    """What of an area under the curve training has made: that of the shift which scores took since `base`.
+
+    Scores of both sides are taken as normal, of one spread. Source: Green and Swets 1966, chapter 3.
+    """
+    return float(norm.cdf(norm.ppf(told) - norm.ppf(base)))
 
 
 def _judge(check: str, value: float, limit: Limit, *, found: str, mend: str) -> Verdict:
