@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sweep.data.encode import Encoded, encode
-from sweep.engines.evaluate import in_order
+from sweep.engines.evaluate import in_order, predictions
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import Base
 from sweep.engines.probe import probe_batches
@@ -23,13 +23,16 @@ from .test_generate import loud
 def probes(base: Base, rows: Any, continued: int, tokens_per_batch: int = 400) -> tuple[RowProbe, ...]:
     return in_order(
         probe_batches(
-            base.model,
             rows,
+            predictions(
+                base.model,
+                rows,
+                pad_token=base.tokenizer.pad_token_id,  # type: ignore[arg-type]
+                tokens_per_batch=tokens_per_batch,
+            ),
             dict.fromkeys((row.row for row in rows), -7.0),
             split="train",
             continued=continued,
-            pad_token=base.tokenizer.pad_token_id,  # type: ignore[arg-type]
-            tokens_per_batch=tokens_per_batch,
         )
     )
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sweep.data.encode import Encoded
-from sweep.engines.evaluate import in_order, per_token
+from sweep.engines.evaluate import Predicted, in_order, per_token
 from sweep.engines.generate import reply_batches
 from sweep.engines.inputs import EncodedRows
 from sweep.engines.outcome import Measured
@@ -20,28 +19,27 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _Found = TypeVar("_Found")
+Predictions = Callable[[Sequence[Encoded]], Iterator[Predicted]]
 
 
 class Trained(NamedTuple):
     """A model as a job has trained it, and its tokenizer, which has a padding token.
 
-    bare: a context in which it is the base model again. base_min_k: of the base model, by row, as far as
-    a probe has asked for it; measuring adds to it.
+    predictions, base_predictions: what it expects of rows, and what it did before any training. base_min_k:
+    what `min_k` finds of the latter, as far as a probe has asked for it; measuring adds to it.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    bare: Callable[[], AbstractContextManager[object]]
+    predictions: Predictions
+    base_predictions: Predictions
     base_min_k: dict[str, float]
 
 
 def measured(
-    job: Job, losses: Sequence[RowLoss], trained: Trained, rows: EncodedRows, *, tokens: int, source: Source
+    job: Job, losses: Sequence[RowLoss], trained: Trained, rows: EncodedRows, *, source: Source
 ) -> Measured | None:
-    """The losses and, where they are finite, what else the job asks; None where it was cancelled meanwhile.
-
-    tokens: of a batch of the probe's rows.
-    """
+    """The losses and, where they are finite, what else the job asks; None where it was cancelled."""
     if losses and not math.isfinite(per_token(losses)):
         return Measured(losses)
     replies: tuple[Reply, ...] | None = ()
@@ -49,7 +47,7 @@ def measured(
     if job.asked:
         replies = unless_cancelled(reply_batches(trained.model, trained.tokenizer, job.asked), job, source)
     if job.probe and replies is not None:
-        probed = unless_cancelled(_probes(job, job.probe, trained, rows, tokens), job, source)
+        probed = unless_cancelled(_probes(job, job.probe, trained, rows), job, source)
     return None if replies is None or probed is None else Measured(losses, replies, probed)
 
 
@@ -65,26 +63,19 @@ def unless_cancelled(
     return in_order(found)
 
 
-def _probes(
-    job: Job, probe: Probe, trained: Trained, rows: EncodedRows, tokens: int
-) -> Iterator[dict[int, RowProbe]]:
+def _probes(job: Job, probe: Probe, trained: Trained, rows: EncodedRows) -> Iterator[dict[int, RowProbe]]:
     """Of the trained rows, then of the others."""
-    pad_token = cast(int, trained.tokenizer.pad_token_id)
     start = 0
     held_out = (probe.held_out.split, rows.view(probe.held_out))
     for split, given in ((probe.train.split, _seen(job, probe, rows)), held_out):
-        # All at once: a context that stayed open between batches could outlast the job.
-        with trained.bare():
-            new = [row for row in given if row.row not in trained.base_min_k]
-            trained.base_min_k.update(min_k(trained.model, new, pad_token=pad_token, tokens_per_batch=tokens))
+        new = [row for row in given if row.row not in trained.base_min_k]
+        trained.base_min_k.update(min_k(new, trained.base_predictions(new)))
         batches = probe_batches(
-            trained.model,
             given,
+            trained.predictions(given),
             trained.base_min_k,
             split=split,
             continued=probe.continued,
-            pad_token=pad_token,
-            tokens_per_batch=tokens,
         )
         for batch in batches:
             yield {start + place: found for place, found in batch.items()}

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -277,9 +278,14 @@ class Packed:
                 found = measured(
                     slot.job,
                     losses,
-                    Trained(model, self._tokenizer, self._shared.bare, self._base_min_k),
+                    Trained(
+                        model,
+                        self._tokenizer,
+                        partial(self._shared.predictions, slot.adapter, tokens=self._tokens),
+                        partial(self._shared.predictions, None, tokens=self._tokens),
+                        self._base_min_k,
+                    ),
                     self._rows,
-                    tokens=self._tokens,
                     source=source,
                 )
         except Exception as error:  # noqa: BLE001 - the worker's boundary: mended, reported, or raised again

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
 from sweep.data.encode import Encoded
-from sweep.engines.evaluate import predictions
+from sweep.engines.evaluate import Predicted
 from sweep.engines.nats import nats
 from sweep.types import RowProbe, Split
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 # The least likely fifth of the tokens: arXiv:2310.16789, section 3.
 _LEAST_LIKELY = 5
@@ -22,23 +18,21 @@ _FEWEST_CONTINUED = 4
 
 
 def probe_batches(
-    model: PreTrainedModel,
     rows: Sequence[Encoded],
+    predicted: Iterable[Predicted],
     base_min_k: Mapping[str, float],
     *,
     split: Split,
     continued: int,
-    pad_token: int,
-    tokens_per_batch: int,
 ) -> Iterator[dict[int, RowProbe]]:
     """The rows' probes batch by batch, by their positions; `continued`: of the first so many, `verbatim` too.
 
-    base_min_k: as `min_k` finds it for the base model.
+    predicted: what the model expects of the rows. base_min_k: as `min_k` finds it for the base model.
     Nothing is generated. A greedy continuation repeats a row's next tokens exactly if each of them is
     the likeliest after the row's own text before it: up to the first that is not, that text is what
     the continuation itself has written.
     """
-    for batch in predictions(model, rows, pad_token=pad_token, tokens_per_batch=tokens_per_batch):
+    for batch in predicted:
         by_row = nats(batch.logits, batch.targets).split(batch.counts)
         repeats = (batch.logits.argmax(dim=-1) == batch.targets).split(batch.counts)
         yield {
@@ -55,13 +49,11 @@ def probe_batches(
         }
 
 
-def min_k(
-    model: PreTrainedModel, rows: Sequence[Encoded], *, pad_token: int, tokens_per_batch: int
-) -> dict[str, float]:
+def min_k(rows: Sequence[Encoded], predicted: Iterable[Predicted]) -> dict[str, float]:
     """By row: mean log-probability, in nats, of the least likely fifth of its response's tokens."""
     return {
         rows[i].row: _least_likely(of_row)
-        for batch in predictions(model, rows, pad_token=pad_token, tokens_per_batch=tokens_per_batch)
+        for batch in predicted
         for i, of_row in zip(batch.places, nats(batch.logits, batch.targets).split(batch.counts), strict=True)
     }
 

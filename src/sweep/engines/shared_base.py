@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from sweep.data.encode import Encoded
 from sweep.engines import attention
-from sweep.engines.layout import Layout, Stretch, lay_out, length
+from sweep.engines.evaluate import Predicted
+from sweep.engines.layout import Layout, Stretch, lay_out, length, shared_beginning
 from sweep.engines.lora import Adapter, Dropout, Lane, Lanes, Shape, scale_of, targeted
 from sweep.engines.nats import nats
 from sweep.types import Recipe
@@ -130,15 +131,23 @@ class SharedBase:
             found = nats(self._logits(layout), layout.targets)
         return _found(found, layout, parts)
 
+    def predictions(
+        self, adapter: Adapter | None, rows: Sequence[Encoded], *, tokens: int
+    ) -> Iterator[Predicted]:
+        """What the model expects of the rows, shortest first, in passes of so many tokens at most."""
+        whole = Part(adapter, rows, shared_beginning(rows) if rows else 0)
+        for ((_, places),) in cut([whole], tokens):
+            part = whole._replace(rows=[rows[place] for place in places])
+            layout = self._lay_out([part])
+            with self._packed([part]), torch.no_grad():
+                logits = self._logits(layout)
+            yield Predicted(places, [row.response_tokens for row in part.rows], logits, layout.targets)
+
     @contextmanager
     def wearing(self, adapter: Adapter) -> Iterator[PreTrainedModel]:
         """Within, the model by itself, unpacked, with the adapter on every token of whatever it is given."""
         with self._lanes.on([Lane(0, sys.maxsize, adapter, None)]):
             yield self.model
-
-    def bare(self) -> AbstractContextManager[None]:
-        """Within, even within `wearing`, the model without any adapter."""
-        return self._lanes.on([])
 
     def close(self) -> None:
         """Leave the model as it was found."""

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -15,9 +16,10 @@ from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging as transformers_logging
 
+from sweep.data.encode import Encoded
 from sweep.engines import checkpoint
 from sweep.engines.answer import Trained, measured, unless_cancelled
-from sweep.engines.evaluate import loss_batches
+from sweep.engines.evaluate import Predicted, loss_batches, predictions
 from sweep.engines.inputs import EncodedRows, Inputs
 from sweep.engines.lora import initial_A, peft_config, peft_name, targeted
 from sweep.engines.model import Base, peft_on_transformers
@@ -167,9 +169,14 @@ class Solo:
         )
         if losses is None:
             return None
-        bare = model.disable_adapter if isinstance(model, PeftModel) else nullcontext
-        trained = Trained(model, self._tokenizer, bare, self._base_min_k)
-        return measured(job, losses, trained, self._rows, tokens=tokens, source=source)
+        expect = partial(predictions, pad_token=self._pad_token, tokens_per_batch=tokens)
+
+        def before(rows: Sequence[Encoded]) -> Iterator[Predicted]:
+            with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+                yield from expect(model, rows)
+
+        trained = Trained(model, self._tokenizer, partial(expect, model), before, self._base_min_k)
+        return measured(job, losses, trained, self._rows, source=source)
 
     @property
     def _pad_token(self) -> int:
