@@ -170,20 +170,14 @@ class _Versus:
 
 def _guarded(finals: Finalists, winner: Trained, guards: Guards) -> tuple[Verdict, ...]:
     """What the winner learnt by heart or forgot, all seeds together."""
-    data = finals.yardstick.data
-    probed = [
-        row._replace(row=f"{row.row}/{seed}")
-        for seed, report in winner.reports.items()
-        for row in report.probed
-    ]
-    verdicts = list(guard_probe(probed, guards)) if probed else []
+    data, effects = finals.yardstick.data, finals.side_effects(winner)
+    verdicts = list(guard_probe(effects.probed, guards)) if effects.probed else []
     if replies := finals.replies(winner):
         references = [row.response for row in data.examples["confirm"][: finals.asked.rows]]
         trained = (row.response for row in data.examples["train"])
         verdicts.append(guard_overlap(replies, references, trained, guards))
-    before, after = finals.general(winner)
-    if before and after:
-        verdicts.append(guard_forgetting(before, after, guards))
+    if effects.general_before and effects.general_after:
+        verdicts.append(guard_forgetting(effects.general_before, effects.general_after, guards))
     return tuple(verdicts)
 
 

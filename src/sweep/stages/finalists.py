@@ -9,16 +9,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sweep.errors import TrainingError
 from sweep.evaluation.compare import FEWEST_CLUSTERS
 from sweep.evaluation.learning_curve import PARTS
-from sweep.evaluation.rows import Row
 from sweep.schema import require
 from sweep.search.study import Study
 from sweep.stages.kept import run_kept
 from sweep.stages.yardstick import Measured, Yardstick
-from sweep.types import Asking, Backend, Job, Probe, Report, RowLoss, Standing, Trial, View
+from sweep.types import Asking, Backend, Job, Probe, Report, RowLoss, RowProbe, Standing, Trial, View
 
 _logger = logging.getLogger("sweep.stages")
 
@@ -60,9 +60,17 @@ class Trained:
         )
 
 
+class SideEffects(NamedTuple):
+    """Rows probed for what was learnt by heart; losses on unrelated text, of the base model and after."""
+
+    probed: Sequence[RowProbe]
+    general_before: Sequence[RowLoss]
+    general_after: Sequence[RowLoss]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finalists:
-    """The finalists' jobs. probe: what is measured of rows learnt by heart. folder: for reports."""
+    """The finalists' jobs. probe: of the winner, for what it learnt by heart. folder: for reports."""
 
     study: Study
     yardstick: Yardstick
@@ -104,24 +112,30 @@ class Finalists:
     def tested(self, trained: Trained) -> dict[int, Measured]:
         """The same seeds on the test split. Raises TrainingError where one can't be scored."""
         view = self.view("test")
-        reports = self._scored(trained, view, self.yardstick.asking(view))
+        reports = self._scored(trained, view, asked=self.yardstick.asking(view))
         return {seed: self.yardstick.of_report(view, report) for seed, report in reports.items()}
 
     def replies(self, trained: Trained) -> list[str]:
         """What the seeds answered to the confirm split's rows; nothing where they were not asked."""
         return [reply.text for report in trained.reports.values() for reply in report.replies]
 
-    def general(self, trained: Trained) -> tuple[Sequence[Row], Sequence[Row]]:
-        """Losses on unrelated text: the base model's, and all seeds' of the trial."""
+    def side_effects(self, trained: Trained) -> SideEffects:
+        """What training did to the trial's model beside its purpose, all seeds together."""
         view = View("general")
-        base = self._job("general/base", next(iter(trained.jobs.values())), view, None, checkpoint=None)
+        base = self._job("general/base", next(iter(trained.jobs.values())), view, checkpoint=None)
         before = self._reached([base])["general/base"].rows
-        after = self._scored(trained, view, None)
-        return before, [
-            RowLoss(f"{row.row}/{seed}", row.nats, row.tokens)
-            for seed, report in after.items()
-            for row in report.rows
-        ]
+        after = self._scored(trained, view, probe=self.probe)
+        return SideEffects(
+            probed=[
+                row._replace(row=f"{row.row}/{seed}")
+                for seed, report in after.items()
+                for row in report.probed
+            ],
+            general_before=before,
+            general_after=[
+                row._replace(row=f"{row.row}/{seed}") for seed, report in after.items() for row in report.rows
+            ],
+        )
 
     def losses_by_rows(self, trained: Trained) -> dict[float, float] | None:
         """Loss on the confirm split by share of the train split, after the same number of epochs each.
@@ -141,7 +155,6 @@ class Finalists:
                 horizon=math.ceil(share * like.horizon),
                 train=View("train", math.ceil(share * rows)),
                 asked=None,
-                probe=None,
             )
             for share in PARTS
         }
@@ -179,20 +192,21 @@ class Finalists:
             train=View("train"),
             evaluation=view,
             asked=self.yardstick.asking(view),
-            probe=self.probe,
         )
 
-    def _scored(self, trained: Trained, view: View, asked: Asking | None) -> dict[int, Report]:
-        jobs = {
-            seed: self._job(
-                f"{view.split}/{job.trial.id}", job, view, asked, checkpoint=trained.reports[seed].checkpoint
+    def _scored(
+        self, trained: Trained, view: View, *, asked: Asking | None = None, probe: Probe | None = None
+    ) -> dict[int, Report]:
+        jobs = {}
+        for seed, job in trained.jobs.items():
+            scores = self._job(
+                f"{view.split}/{job.trial.id}", job, view, checkpoint=trained.reports[seed].checkpoint
             )
-            for seed, job in trained.jobs.items()
-        }
+            jobs[seed] = dataclasses.replace(scores, asked=asked, probe=probe)
         reports = self._reached(list(jobs.values()))
         return {seed: reports[job.id] for seed, job in jobs.items()}
 
-    def _job(self, name: str, like: Job, view: View, asked: Asking | None, *, checkpoint: str | None) -> Job:
+    def _job(self, name: str, like: Job, view: View, *, checkpoint: str | None) -> Job:
         """Scores, and trains nothing. Without a checkpoint that is the base model."""
         stop = like.stop if checkpoint else 0
         return Job(
@@ -205,7 +219,6 @@ class Finalists:
             checkpoint=checkpoint,
             train=like.train,
             evaluation=view,
-            asked=asked,
         )
 
     def _reached(self, jobs: Sequence[Job]) -> dict[str, Report]:
