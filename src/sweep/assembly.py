@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sweep.config import Config, dump
 from sweep.data.audit.finding import Audited
+from sweep.data.folds import pooled
 from sweep.data.general import general_examples
 from sweep.data.load import load
 from sweep.data.split import DataSet, split
@@ -59,11 +60,13 @@ class Assembly:
         model = {f"model.{key}": json.dumps(value) for key, value in self.model_description.items()}
         limits = asdict(config.guards).items()
         guards = {f"guards.{key}": json.dumps(value) for key, value in limits if key not in _AFTERWARDS}
+        folds = config.validation.folds
         return {
             **recipe,
             **space,
             **model,
             **guards,
+            **({} if folds is None else {"validation.folds": str(folds)}),
             "objective.rung_metric": str(config.objective.arguments.get("rung_metric", LOSS)),
             "seed": str(config.seed),
             "evaluation.rows": str(config.evaluation.rows),
@@ -81,6 +84,8 @@ def assemble(config: Config, *, model: ModelSource | None = None) -> Assembly:
     model: in place of the configured one.
     """
     data = split(load(config.data), config.data.split, seed=config.seed)
+    if config.validation.folds is not None:
+        data = pooled(data, folds=config.validation.folds, seed=config.seed)
     source: ModelSource = model or config.model.build()
     folder = Path(config.output)
     # What a model forgets is measured on text that the data knows nothing of.
@@ -99,7 +104,8 @@ def yardstick_of(assembly: Assembly) -> Yardstick:
     objective = config.objective.build()
     judge = None
     if objective.needs_replies:
-        judge = Judge(objective, built(config.scorers), data.examples["validation"])
+        known = data.examples["train" if data.folds else "validation"]
+        judge = Judge(objective, built(config.scorers), known)
     return Yardstick(
         objective=objective,
         judge=judge,

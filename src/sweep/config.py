@@ -21,6 +21,7 @@ from sweep.yardsticks import check_objective, read_baselines, read_metrics, read
 
 if TYPE_CHECKING:
     from sweep.data.audit.audit import Audit
+    from sweep.data.folds import Validation
     from sweep.data.source import DataSource
     from sweep.evaluation.guards import Guards
     from sweep.search.caps import SmallData
@@ -33,6 +34,7 @@ _KEYS = (
     "seed",
     "model",
     "data",
+    "validation",
     "recipe",
     "space",
     "engine",
@@ -92,6 +94,7 @@ class Config:
     seed: int
     model: Target
     data: DataSource
+    validation: Validation
     recipe: Recipe
     space: Space
     engine: Target
@@ -150,11 +153,13 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     from optuna.samplers import BaseSampler
 
     from sweep.data.audit.audit import Audit
+    from sweep.data.folds import Validation
     from sweep.data.source import DataSource
     from sweep.engines.model import ModelSource
     from sweep.evaluation.guards import Guards
     from sweep.search.caps import SmallData
     from sweep.search.ranges import validate_recipe
+    from sweep.search.route import check_route
     from sweep.search.scheduler import Scheduler
     from sweep.stages.finalists import Confirm
     from sweep.tracking.mlflow import Tracking
@@ -168,6 +173,9 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     if isinstance(node["best"], Mapping) and "model" in node["best"]:
         # Merged key by key, two kinds of models would make a third.
         node["model"] = node["best"]["model"]
+    if isinstance(node["best"], Mapping) and "folds" in node["best"]:
+        # As it was found: on the pool of a cross-validation, or on the train split alone.
+        node["validation"] = {"folds": node["best"]["folds"]}
     found = node["best"] is not None or "best" in composition.by_hand
     if found and _runs_code(node["model"]) and not trusts_code:
         raise ConfigError(
@@ -194,6 +202,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         **plain._asdict(),
         purpose=_purpose(overrides, working_directory),
         model=target("model", ModelSource),
+        validation=build(Validation, node["validation"], "validation"),
         recipe=recipe,
         # A found recipe is trained, not searched: the space may be narrower by now.
         space=_space(node["space"], None if found else recipe, composition.by_hand),
@@ -220,6 +229,8 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     )
     _check_together(config)
     _check_arguments(config)
+    if not found:
+        check_route(config.scheduler.build(), config.validation.folds)
     return config
 
 
@@ -332,7 +343,7 @@ def _check_together(config: Config) -> None:
             f"sampler: GPSampler learns from trials that ran to the end, and {scheduler.__name__} "
             "stops most before. Write scheduler=full, or sampler=tpe."
         )
-    if "epochs" in config.space.distributions() and not full:
+    if "epochs" in config.space.distributions() and not full and config.validation.folds is None:
         raise ConfigError(
             "space.epochs: warm-up and decay are shares of a trial's own length, so a short run is not the "
             f"beginning of a long one, and {scheduler.__name__} would compare them at the same rung. Write "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -38,7 +39,7 @@ from sweep.reporting.console import (
 from sweep.reporting.html import write_report
 from sweep.reporting.live import Scoreboard, duration
 from sweep.reporting.markdown import as_markdown
-from sweep.search.caps import capped
+from sweep.search.caps import capped, offer
 from sweep.search.loop import search
 from sweep.search.notes import Asked, Handed
 from sweep.search.plan import Plan
@@ -105,20 +106,24 @@ class Pipeline:
     # Stages
 
     def _tell_data(self, assembly: Assembly) -> None:
-        rows = assembly.data.examples
-        sizes = "  ".join(f"{name} {len(rows[name])}" for name in SPLITS)
-        total = sum(len(rows[name]) for name in SPLITS)
-        self._told.stage("data", f"{total} rows of {self._config.data.path}: {sizes}")
+        rows, folds = assembly.data.examples, self._config.validation.folds
+        sizes = "  ".join(f"{name} {len(rows[name])}" for name in SPLITS if name in rows)
+        dealt = f"; train in {folds} folds, validation rows included" if folds else ""
+        total = sum(map(len, rows.values()))
+        self._told.stage("data", f"{total} rows of {self._config.data.path}: {sizes}{dealt}")
         for note in assembly.data.notes:
             self._told.more(note)
 
     def _open_study(self, assembly: Assembly) -> Study:
-        config = self._config
-        minutes, available = config.budget.minutes, len(assembly.data.examples["validation"])
-        train_rows = len(assembly.data.examples["train"])
+        config, data, folds = self._config, assembly.data, self._config.validation.folds
+        minutes, train_rows = config.budget.minutes, len(data.examples["train"])
+        available = max(Counter(data.folds.values()).values()) if folds else len(data.examples["validation"])
         asked = capped(config.space, config.recipe, train_rows=train_rows, small=config.small_data)
         for note in asked.notes:
             self._told.more(f"warning: {note}")
+        if folds is None:
+            for note in offer(config.experiment, train_rows=train_rows, small=config.small_data):
+                self._told.more(note)
         plan = Plan(
             name=config.experiment,
             space=asked.space,
@@ -134,6 +139,7 @@ class Pipeline:
             metrics=built(config.metrics),
             judged_by=str(config.objective.arguments.get("rung_metric", LOSS)),
             guards=config.guards,
+            folds=folds,
         )
         return Study(
             plan,
@@ -276,7 +282,7 @@ class Pipeline:
             experiment=self._config.experiment,
             study=study.plan.name,
             trial=best.trial.number,
-            horizon=study.rungs(best.trial.recipe)[-1],
+            horizon=study.route.whole(best)[1],
             seed=self._config.seed,
             data_fingerprint=assembly.data.fingerprint,
             fingerprint=study.fingerprint,
@@ -291,6 +297,7 @@ class Pipeline:
             git_commit=git_commit(),
             mlflow_run=mlflow_run,
             overrides=self._config.overrides,
+            folds=study.plan.folds,
         )
 
     # What is printed

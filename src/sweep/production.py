@@ -18,6 +18,7 @@ from sweep.assembly import Assembly, assemble, record_of
 from sweep.commands import interruptible
 from sweep.composition import groups
 from sweep.config import Config
+from sweep.data.folds import Validation
 from sweep.driver import only_driver
 from sweep.engines import checkpoint
 from sweep.engines.model import from_description
@@ -52,6 +53,8 @@ class Production:
         """Train, score, export, register; the exit code."""
         with interruptible(), only_driver(Path(self._config.output)):
             best = self._registered_best()
+            if best is not None:
+                self._config = dataclasses.replace(self._config, validation=Validation(folds=best.folds))
             assembly = assemble(self._config, model=from_description(best.model) if best else None)
             training = _Training(_trial(assembly, best, self._config), assembly, self._told)
             self._tell_start(training, best)
@@ -91,7 +94,7 @@ class Production:
         if seen:
             self._told.more(f"going on from {seen} of {training.horizon} examples")
         for stop in _parts(seen, training.horizon, training.trial.recipe.batch_size):
-            jobs = Jobs([training.job(seen, stop, state, "validation")])
+            jobs = Jobs([training.job(seen, stop, state, training.watched)])
             with interruptible(jobs.interrupt):
                 reports = run_jobs(jobs, training.assembly.backend, [training])
             (report,) = reports.values()
@@ -195,6 +198,8 @@ class _Training:
         self.horizon = _horizon(trial.recipe, assembly)
         self.standing = Standing(trial=trial, state="running", reports=())
         self.tracker: Tracker | None = None
+        # A pool of folds leaves no validation rows.
+        self.watched: Split = "confirm" if assembly.data.folds else "validation"
         self._told = told
         self._steps = 0
 
@@ -204,8 +209,8 @@ class _Training:
         return (found[0], str(found[1])) if found else (0, None)
 
     def job(self, start: int, stop: int, state: str | None, evaluation: Split) -> Job:
-        """Scored on as many validation rows as a rung of the search is, or on every golden row."""
-        rows = self.assembly.config.evaluation.rows if evaluation == "validation" else None
+        """Scored on as many of the watched rows as a rung of the search is, or on every golden row."""
+        rows = self.assembly.config.evaluation.rows if evaluation == self.watched else None
         return Job(
             id=f"{self.trial.id}@{stop}/{evaluation}",
             attempt=0,
@@ -222,7 +227,7 @@ class _Training:
         if isinstance(event, Report):
             self._take(event)
             loss = event.validation_loss
-            result = event.state if loss is None else f"validation loss {loss:.4f}"
+            result = event.state if loss is None else f"{self.watched} loss {loss:.4f}"
             self._told.more(f"{event.examples_seen:>7} examples  {result}")
         else:
             self._steps += 1

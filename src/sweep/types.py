@@ -66,10 +66,19 @@ class Trial:
 
 
 class View(NamedTuple):
-    """The first `rows` rows of a split, or all. A name: workers hold the rows, jobs only point at them."""
+    """The first `rows` rows of a split, or all. A name: workers hold the rows, jobs only point at them.
+
+    fold: of a cross-validation, from 0 on: "validation" is that fold of the train split, "train" the others.
+    """
 
     split: Split
     rows: int | None = None
+    fold: int | None = None
+
+    @property
+    def home(self) -> Split:
+        """The split that holds its rows."""
+        return self.split if self.fold is None else "train"
 
 
 class Prompt(NamedTuple):
@@ -153,6 +162,11 @@ class Job:
     evaluation: View
     asked: Asking | None = None
     probe: Probe | None = None
+
+    @property
+    def before(self) -> int:
+        """Examples that the trial was trained on in its earlier folds; a job itself counts from 0 in each."""
+        return self.horizon * (self.train.fold or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +266,8 @@ class Standing:
     state: "running" while a job is out, "paused" between rungs, otherwise final.
     verdicts: of the guards, on the state that counts, once it was probed. violation: how far beyond their
     error limits, as `constraints` gives it; above 0 the trial does not win while another may.
+    folds: of a cross-validation, where each rung is a fold, a training of its own, and examples seen are
+    those of all of them; after the folds' reports stands their mean. None: rungs of one training.
     """
 
     trial: Trial
@@ -260,6 +276,7 @@ class Standing:
     reason: str | None = None
     verdicts: tuple[Verdict, ...] = ()
     violation: float = 0.0
+    folds: int | None = None
 
     @property
     def rungs(self) -> tuple[Report, ...]:
@@ -276,13 +293,18 @@ class Standing:
         return {report.examples_seen: cast("float", report.validation_loss) for report in self.rungs}
 
     @property
+    def steps(self) -> dict[int, float]:
+        """Validation loss by fold, from 1 on, or by examples seen: what compares between trials."""
+        return self.values if self.folds is None else dict(enumerate(self.values.values(), start=1))
+
+    @property
     def reached(self) -> int:
         """Examples seen at the last rung with a loss, 0 before the first."""
         return max(self.values, default=0)
 
     @property
     def loss(self) -> float:
-        """Validation loss of the state that counts. Raises IndexError before the first rung."""
+        """Validation loss of the state that counts, or the folds' mean. Raises IndexError without any."""
         return [report.validation_loss for report in self.reports if report.validation_loss is not None][-1]
 
     @property
@@ -309,7 +331,8 @@ class BestConfig:
     the mean of fresh seeds. default_confirm, default_test: the same of the recipe's own values, None where
     they did not come to their end. baselines: of what answers without training, on the confirm split.
     decision: what was made of all that. data_fingerprint: of the rows and their splits. git_commit: of the
-    working directory. overrides: the sweep's command line, without secrets.
+    working directory. overrides: the sweep's command line, without secrets. folds: of the cross-validation
+    that it was found by, whose pool of train and validation rows it is to be trained on; None: by a split.
     """
 
     recipe: Recipe
@@ -332,6 +355,7 @@ class BestConfig:
     git_commit: str | None
     mlflow_run: str | None
     overrides: tuple[str, ...]
+    folds: int | None = None
 
 
 class Wait(NamedTuple):

@@ -10,7 +10,7 @@ import pandas as pd
 from sweep.types import Standing
 
 COST = ("seconds", "tokens", "peak_bytes")
-FIXED = ("trial", "state", "place", "examples_seen", "loss", "reason", *COST)
+FIXED = ("trial", "state", "place", "rung", "examples_seen", "loss", "reason", *COST)
 _LOSS = "loss_"
 
 
@@ -18,10 +18,11 @@ def outcomes(standings: Sequence[Standing], names: Sequence[str]) -> pd.DataFram
     """One row per trial of the search in order of number: `FIXED`, a column per rung, one per name.
 
     place: 1 is best; complete trials by their loss, then others by how far they got and the loss
-    there, ties to the older one; <NA> without a loss. examples_seen, loss: at the last rung with a
-    finite loss, else 0 and NaN; of a complete trial the loss that counts. reason: a fragment of a
-    sentence. seconds, tokens: over all reports. peak_bytes: their largest. loss_<examples>: at each
-    rung that any trial reached, ascending; NaN where not reached.
+    there, ties to the older one; <NA> without a loss. rung: the last one with a finite loss, as
+    `Standing.steps` counts them, else 0; examples_seen, loss: there, else 0 and NaN; of a complete trial the
+    loss that counts, of folds their mean so far. reason: a fragment of a sentence. seconds, tokens: over all
+    reports. peak_bytes: their largest. loss_<rung>: at each rung that any trial reached, ascending; NaN where
+    not reached.
     """
     search = sorted((s for s in standings if s.trial.number is not None), key=lambda s: s.trial.number or 0)
     curves = [_finite_losses(standing) for standing in search]
@@ -31,13 +32,15 @@ def outcomes(standings: Sequence[Standing], names: Sequence[str]) -> pd.DataFram
     rows = []
     for standing, curve, row in zip(search, curves, ranks.index, strict=True):
         reached = max(curve, default=0)
+        counts = standing.state == "complete" or (standing.folds and reached)
         rank = f"{ordinal(int(ranks.loc[row, reached]))} of {arrivals[reached]}" if reached else None
         rows.append(
             {
                 "trial": standing.trial.number,
                 "state": standing.state,
-                "examples_seen": reached,
-                "loss": standing.loss if standing.state == "complete" else curve.get(reached, np.nan),
+                "rung": reached,
+                "examples_seen": dict(zip(standing.steps, standing.values, strict=True)).get(reached, 0),
+                "loss": standing.loss if counts else curve.get(reached, np.nan),
                 "reason": _reason(standing, reached, rank),
                 "seconds": float(sum(report.seconds for report in standing.reports)),
                 "tokens": sum(report.tokens for report in standing.reports),
@@ -52,7 +55,7 @@ def outcomes(standings: Sequence[Standing], names: Sequence[str]) -> pd.DataFram
 
 
 def rungs_of(table: pd.DataFrame) -> list[int]:
-    """Examples seen at the rungs of an outcomes table, ascending."""
+    """The rungs of an outcomes table, ascending: examples seen, or folds from 1 on."""
     return [int(column.removeprefix(_LOSS)) for column in table.columns if column.startswith(_LOSS)]
 
 
@@ -62,9 +65,14 @@ def names_of(table: pd.DataFrame) -> list[str]:
 
 
 def losses_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The losses of an outcomes table alone: trials, rungs. Columns: examples seen."""
+    """The losses of an outcomes table alone: trials, rungs. Columns: as `rungs_of` counts them."""
     rungs = rungs_of(table)
     return table[[f"{_LOSS}{rung}" for rung in rungs]].set_axis(rungs, axis="columns")
+
+
+def placed(rung: int, folds: int | None) -> str:
+    """Where a loss was measured, for people."""
+    return f"after {rung:,} examples" if folds is None else f"on fold {rung} of {folds}"
 
 
 def ceiling_of(losses: pd.DataFrame) -> float:
@@ -89,13 +97,13 @@ def ordinal(number: int) -> str:
 
 
 def _finite_losses(standing: Standing) -> Mapping[int, float]:
-    return {rung: loss for rung, loss in standing.values.items() if np.isfinite(loss)}
+    return {step: loss for step, loss in standing.steps.items() if np.isfinite(loss)}
 
 
 def _places(table: pd.DataFrame) -> pd.Series[int]:
     # Where the length is searched, the end of a short trial counts as much as that of a long one.
     ended = table["state"] == "complete"
-    progress = table["examples_seen"].mask(ended, np.inf)
+    progress = table["rung"].mask(ended, np.inf)
     ranked = table.assign(progress=progress)[table["loss"].notna()].sort_values(
         ["progress", "loss", "trial"], ascending=[False, True, True]
     )
@@ -112,7 +120,8 @@ def _reason(standing: Standing, reached: int, rank: str | None) -> str:
         case "pruned" | "paused":
             # Not "pruned" or "not promoted": a spent budget stops trials that no pruner judged.
             verb = "stopped" if standing.state == "pruned" else "waits"
-            return f"{verb} after {reached} examples: {rank}" if rank else f"{verb} before its first loss"
+            where = f"{reached} examples" if standing.folds is None else f"fold {reached} of {standing.folds}"
+            return f"{verb} after {where}: {rank}" if rank else f"{verb} before its first loss"
         case _:
             lines = (standing.reason or "").strip().splitlines()
             return lines[0] if lines else standing.state

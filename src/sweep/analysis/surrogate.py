@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from sweep.analysis.axes import Array, Axis
 from sweep.analysis.posterior import Draw, Observations, Process
+from sweep.evaluation.folds import mean_of_folds
 from sweep.types import Report, Standing
 
 MIN_TRIALS = 4
@@ -99,7 +100,8 @@ class Surrogate:
 def trials_table(standings: Sequence[Standing], names: Sequence[str]) -> pd.DataFrame:
     """One row per trial of the search and rung: trial, state, examples_seen, loss, and a column per name.
 
-    A report without a finite loss is a row only where the trial diverged there; its loss is NaN.
+    A report without a finite loss is a row only where the trial diverged there; its loss is NaN. Of folds the
+    loss is their mean so far, for they differ.
     """
     rows = [
         {
@@ -192,7 +194,10 @@ def observed(table: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
 
 def _curve(standing: Standing) -> tuple[Report, ...]:
     """Its rungs, and how it ended if it ended badly."""
-    return (*standing.rungs, *(report for report in standing.reports if report.validation_loss is None))
+    rungs = standing.rungs
+    if standing.folds is not None:
+        rungs = tuple(mean_of_folds(rungs[:count]) for count in range(1, len(rungs) + 1))
+    return (*rungs, *(report for report in standing.reports if report.validation_loss is None))
 
 
 def _finite_loss(report: Report) -> float:

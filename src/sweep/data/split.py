@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from sweep.data.example import Example
 from sweep.data.source import SplitShares
 from sweep.errors import DataError
-from sweep.types import SPLITS, Split
+from sweep.types import SPLITS, Split, View
 
 MIN_ROWS = 50
 # Share of the rows in another split than intended from which grouping by answer is given up.
@@ -39,12 +39,23 @@ class DataSet:
 
     groups: row id to group; a group lies in one split. fingerprint: of the rows' content (system
     prompts too, ids not), their splits and order. notes: what a person should know about the cut.
+    folds: row id to fold where the train split is dealt into such; then there is no validation split.
     """
 
     examples: Mapping[Split, tuple[Example, ...]]
     groups: Mapping[str, int]
     fingerprint: str
     notes: tuple[str, ...]
+    folds: Mapping[str, int] = field(default_factory=dict)
+
+    def places(self, view: View) -> Sequence[int]:
+        """Where the view's rows stand in the split that holds them."""
+        rows = self.examples.get(view.home, ())
+        if view.fold is None:
+            return range(len(rows))[: view.rows]
+        inside = view.split == "validation"
+        places = [i for i, row in enumerate(rows) if (self.folds[row.id] == view.fold) == inside]
+        return places[: view.rows]
 
 
 def split(examples: Sequence[Example], shares: SplitShares, *, seed: int) -> DataSet:
@@ -65,13 +76,13 @@ def split(examples: Sequence[Example], shares: SplitShares, *, seed: int) -> Dat
     answers = _codes([normalised(row.response) for row in examples])
     wanted = np.array([getattr(shares, name) for name in SPLITS])
     intents = [row.intent or "" for row in examples]
-    ranks = _ranks(examples, salt=f"{seed}/deal")
+    ranks = shuffled(examples, salt=f"{seed}/deal")
 
     groups = prompts
-    dealt = _deal(groups, intents, ranks=ranks, wanted=wanted)
+    dealt = deal(groups, intents, ranks=ranks, wanted=wanted)
     misplaced = _misplaced(dealt, intents, wanted)
     both = _joined(prompts, answers)
-    dealt_both = _deal(both, intents, ranks=ranks, wanted=wanted)
+    dealt_both = deal(both, intents, ranks=ranks, wanted=wanted)
     notes = []
     every_split = np.bincount(dealt_both, minlength=len(SPLITS)).all()
     # Against what prompts alone cost: few rows per intent misplace some whatever the groups are.
@@ -93,7 +104,7 @@ def split(examples: Sequence[Example], shares: SplitShares, *, seed: int) -> Dat
             f"The splits are far from their shares ({obtained}), because up to {largest} look-alike rows "
             f"stay together. Delete repeats, or raise data.split.group_similarity={shares.group_similarity}."
         )
-    order = np.argsort(_ranks(examples, salt=f"{seed}/order"))
+    order = np.argsort(shuffled(examples, salt=f"{seed}/order"))
     cut = {
         name: tuple(examples[i] for i in order if dealt[i] == number) for number, name in enumerate(SPLITS)
     }
@@ -128,7 +139,7 @@ def _content(row: Example) -> str:
     return json.dumps([turns, row.intent, row.required, row.forbidden, sorted(row.slices.items())])
 
 
-def _ranks(examples: Sequence[Example], *, salt: str) -> Ints:
+def shuffled(examples: Sequence[Example], *, salt: str) -> Ints:
     """Each row's place in a shuffle that salt and content fix; ids only part rows that are equal."""
 
     # Without the system prompt: editing it must not deal every row anew.
@@ -150,7 +161,7 @@ def _fingerprint(cut: Mapping[Split, Sequence[Example]]) -> str:
 # Dealing
 
 
-def _deal(groups: Ints, intents: Sequence[str], *, ranks: Ints, wanted: npt.NDArray[np.float64]) -> Ints:
+def deal(groups: Ints, intents: Sequence[str], *, ranks: Ints, wanted: npt.NDArray[np.float64]) -> Ints:
     """The number of each row's split. Large groups first, since small ones can still fill gaps."""
     members: dict[int, list[int]] = defaultdict(list)
     for row, group in enumerate(groups.tolist()):

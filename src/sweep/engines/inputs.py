@@ -31,11 +31,15 @@ class Inputs:
 
     def state(self, job: Job, examples: int) -> Path:
         """Where the job's trial keeps its state after so many examples."""
-        return self.folder / job.trial.id / str(examples)
+        trial, fold = self.folder / job.trial.id, job.train.fold
+        return (trial if fold is None else trial / f"fold{fold}") / str(examples)
 
 
 class EncodedRows:
-    """The rows of each split as tokens, encoded once for all processes, when first asked for."""
+    """The rows of each split as tokens, encoded once for all processes, when first asked for.
+
+    Folds are parts of the train split, so a cross-validation keeps no row twice.
+    """
 
     def __init__(self, inputs: Inputs, tokenizer: PreTrainedTokenizerBase) -> None:
         self._inputs = inputs
@@ -45,9 +49,15 @@ class EncodedRows:
 
     def view(self, view: View) -> tuple[Encoded, ...]:
         """The rows that a job's view names."""
-        if view.split not in self._splits:
-            self._splits[view.split] = mapped(self._folder(view.split), lambda: self._encoded(view.split))
-        return self._splits[view.split][: view.rows]
+        rows = self._split(view.home)
+        if view.fold is None:
+            return rows[: view.rows]
+        return tuple(rows[place] for place in self._inputs.data.places(view))
+
+    def _split(self, split: Split) -> tuple[Encoded, ...]:
+        if split not in self._splits:
+            self._splits[split] = mapped(self._folder(split), lambda: self._encoded(split))
+        return self._splits[split]
 
     def _encoded(self, split: Split) -> Sequence[Encoded]:
         examples = self._inputs.data.examples[split]
@@ -59,7 +69,7 @@ class EncodedRows:
         return self._inputs.folder / ".tokens" / f"{split}-{key}"
 
     def shared(self, view: View) -> int:
-        """How many tokens of prompt all rows of the view's split begin with."""
-        if view.split not in self._shared:
-            self._shared[view.split] = shared_beginning(self.view(View(view.split)))
-        return self._shared[view.split]
+        """How many tokens of prompt all rows begin with of the split that holds the view's."""
+        if view.home not in self._shared:
+            self._shared[view.home] = shared_beginning(self._split(view.home))
+        return self._shared[view.home]

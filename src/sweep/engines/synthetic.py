@@ -41,6 +41,8 @@ _TOKENS_PER_ROW = 8
 # Nats per token that a row lies off its trial's loss at most: for every trial, and for this one.
 _HARDER = 0.5
 _ODD = 0.1
+# The same of a fold, for every trial.
+_HARDER_FOLD = 0.1
 # Above this learning rate, or after so many passes over them, a trial recites the rows it was trained on.
 _BY_HEART = 0.01
 _OFTEN = 2.0
@@ -53,6 +55,7 @@ class Synthetic:
 
     Its rows spread around that loss: some are harder, for every trial alike, and each a little more or
     less so for one trial. Over the rows of a view this adds up to nothing, so that they score the loss.
+    A fold's loss is off by `on_fold`.
     Above a learning rate of 0.02 a trial diverges. Checkpoints are real files that hold
     the examples seen, so that resuming is exercised; a job whose checkpoint disagrees with its start
     fails.
@@ -109,7 +112,7 @@ class Synthetic:
 
     def _report(self, job: Job, *, state: ReportState, examples: int, error: str | None) -> Report:
         reached = state == "reached"
-        value = self.expected(job.trial.recipe, examples, job.trial.seed) if reached else None
+        value = self._value(job, examples) if reached else None
         replies = self._replies(job.asked, value) if job.asked and value is not None else ()
         return Report(
             job=job.id,
@@ -132,9 +135,11 @@ class Synthetic:
 
     def _ids(self, view: View) -> list[str]:
         """The view's rows; made up where there is no data."""
-        examples = self._inputs.data.examples.get(view.split, ())
-        ids = [example.id for example in examples] or [str(number) for number in range(_ROWS)]
-        return ids[: view.rows]
+        data = self._inputs.data
+        if not data.examples.get(view.home):
+            made_up = f"{view.split}{view.fold}/" if view.fold is not None else ""
+            return [f"{made_up}{number}" for number in range(_ROWS)[: view.rows]]
+        return [data.examples[view.home][place].id for place in data.places(view)]
 
     def _rows(self, job: Job, ids: Sequence[str], value: float) -> tuple[RowLoss, ...]:
         """The rows with that loss over all of them."""
@@ -184,9 +189,20 @@ class Synthetic:
             for place, row in enumerate(self._rows(job, ids, value))
         )
 
+    def _value(self, job: Job, examples: int) -> float:
+        trial, fold = job.trial, job.train.fold
+        off = 0.0 if fold is None else self.on_fold(fold, trial.recipe, trial.seed)
+        return self.expected(trial.recipe, examples, trial.seed) + off
+
     def expected(self, recipe: Recipe, examples: int, seed: int) -> float:
-        """The validation loss that a report of this engine carries."""
+        """The validation loss that a report of this engine carries, but on a fold."""
         return loss(recipe, examples) + self._noise * _uniform(repr(recipe), examples, seed)
+
+    def on_fold(self, fold: int, recipe: Recipe, seed: int) -> float:
+        """By how much a fold's loss is higher: the same for all trials, and noise for each."""
+        return _HARDER_FOLD * _uniform("fold", fold) + self._noise * _uniform(
+            repr(recipe), seed, "fold", fold
+        )
 
     def _save(self, job: Job, examples: int) -> str | None:
         if job.start == job.stop:

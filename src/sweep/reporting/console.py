@@ -16,7 +16,7 @@ from sweep.data.audit.finding import Audited
 from sweep.evaluation.confirmation import Confirmation, Simpler
 from sweep.evaluation.goal import Goal
 from sweep.evaluation.objective import Objective
-from sweep.reporting.live import best_of, duration, examples_left, named, standings_table
+from sweep.reporting.live import best_of, duration, examples_left, named, progress_of, standings_table
 from sweep.reporting.story import goal_sentences
 from sweep.reporting.summary import comparison_of, failure_of, measured_of, scored, word_of
 from sweep.search.stored import StoredStudy
@@ -164,7 +164,7 @@ def tell_status(told: Transcript, study: StoredStudy, *, driver: str | None) -> 
     )
     if best := best_of(study.standings):
         so_far = "" if study.over else " so far"
-        told.more(f"best{so_far} {best.loss:.4f} ({named(best)}) after {best.reached} examples")
+        told.more(f"best{so_far} {best.loss:.4f} ({named(best)}) {progress_of(best)}")
     bound = f" of {duration(study.seconds)}" if study.seconds else ""
     told.stage("time", f"{duration(study.seconds_spent)}{bound} of search spent{_outlook(study, driver)}")
     if study.standings:

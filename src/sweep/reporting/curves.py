@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from sweep.analysis.axes import shown, title
-from sweep.analysis.outcomes import ceiling_of, losses_of, names_of, rungs_of
+from sweep.analysis.outcomes import ceiling_of, losses_of, names_of, placed, rungs_of
 from sweep.reporting.style import BLUE, ORANGE, RED, dress, pad_of, without_losses
 
 PALE_BLUE, GREY = "#7FB3D9", "#9A9A9A"
-# What a point says when pointed at, by trial and examples seen.
+# What a point says when pointed at, by trial and rung.
 Texts = Mapping[tuple[int, int], str]
 BROKEN = ("diverged", "infeasible", "failed")
 UNFINISHED = ("running", "paused")
@@ -52,9 +53,9 @@ STYLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Frame:
-    """What a figure of curves shows. left, right: log10 of examples seen. low, high: losses.
+    """What a figure of curves shows. left, right: log10 of examples seen, or folds. low, high: losses.
 
-    edge: where losses above `high` are marked. lost: log10 of where trials without a loss stand, None
+    edge: where losses above `high` are marked. lost: where trials without a loss stand, like `left`; None
     without such.
     """
 
@@ -64,20 +65,29 @@ class _Frame:
     high: float
     edge: float
     lost: float | None
+    folds: int | None
+
+    def along(self, rungs: Sequence[float]) -> NDArray[np.float64]:
+        """Where rungs lie between left and right."""
+        return np.log10(rungs) if self.folds is None else np.asarray(rungs, dtype=float)
+
+    def rung(self, place: float) -> float:
+        """The rung that lies there."""
+        return 10**place if self.folds is None else place
 
 
-def curves_figure(outcomes: pd.DataFrame) -> go.Figure:
-    """Validation loss by examples seen, a line per trial through its rungs.
+def curves_figure(outcomes: pd.DataFrame, *, folds: int | None = None) -> go.Figure:
+    """Validation loss by examples seen, or by fold, a line per trial through its rungs.
 
     Losses far out at their rung are marked at the upper edge. Trials that broke end in a cross, at
     the left edge where they have no loss.
     """
     figure = go.Figure()
-    dress(figure, "How each trial's loss fell", height=560)
+    dress(figure, "How each trial's loss fell" if folds is None else "Each trial's loss by fold", height=560)
     losses = losses_of(outcomes)
     if not losses.notna().any(axis=None):
         return without_losses(figure)
-    frame, texts = _frame(outcomes), _texts(outcomes)
+    frame, texts = _frame(outcomes, folds), _texts(outcomes, folds)
     for name, members in _groups(outcomes).items():
         if members.any():
             _add_lines(figure, name, outcomes[members], texts)
@@ -86,16 +96,18 @@ def curves_figure(outcomes: pd.DataFrame) -> go.Figure:
     ticks = [float(rung) for rung in _labelled(losses, frame)]
     labels = [f"{rung:,.0f}" for rung in ticks]
     if frame.lost is not None:
-        ticks, labels = [10**frame.lost, *ticks], ["no loss", *labels]
-    figure.update_xaxes(title_text="examples seen, log scale", type="log", range=[frame.left, frame.right])
+        ticks, labels = [frame.rung(frame.lost), *ticks], ["no loss", *labels]
+    title, kind = ("examples seen, log scale", "log") if folds is None else (f"fold, of {folds}", "linear")
+    figure.update_xaxes(title_text=title, type=kind, range=[frame.left, frame.right])
     figure.update_xaxes(tickvals=ticks, ticktext=labels)
     figure.update_yaxes(title_text="validation loss, nats per token", range=[frame.low, frame.high])
     return figure
 
 
-def _frame(outcomes: pd.DataFrame) -> _Frame:
+def _frame(outcomes: pd.DataFrame, folds: int | None) -> _Frame:
     losses = losses_of(outcomes)
-    first, last = np.log10([losses.columns[0], losses.columns[-1]])
+    ends = np.array([losses.columns[0], losses.columns[-1]], dtype=float)
+    first, last = np.log10(ends) if folds is None else ends
     width = (last - first) or 1.0
     floor, ceiling = float(np.nanmin(losses)), ceiling_of(losses)
     pad = pad_of(floor, ceiling)
@@ -107,6 +119,7 @@ def _frame(outcomes: pd.DataFrame) -> _Frame:
         high=ceiling + pad,
         edge=ceiling + pad / 2,
         lost=None if lost is None else float(lost),
+        folds=folds,
     )
 
 
@@ -166,9 +179,9 @@ def _add_crosses(figure: go.Figure, outcomes: pd.DataFrame, frame: _Frame, texts
     gap = (frame.high - frame.low) * min(CROSS_GAP, 0.9 / max(int(lost.sum()), 1))
     column = frame.high - gap * lost.cumsum()
     figure.add_scatter(
-        x=broken["examples_seen"].where(~lost, 10 ** (frame.lost or 0.0)),
+        x=broken["rung"].where(~lost, frame.rung(frame.lost or 0.0)),
         y=broken["loss"].mask(broken["loss"] > frame.high, frame.edge).where(~lost, column),
-        text=[texts[key] for key in zip(broken["trial"], broken["examples_seen"], strict=True)],
+        text=[texts[key] for key in zip(broken["trial"], broken["rung"], strict=True)],
         mode="markers",
         name=f"{' or '.join(state for state in BROKEN if (broken['state'] == state).any())} ({len(broken)})",
         marker={"symbol": "x", "size": 10, "color": RED, "line": {"color": "white", "width": 1}},
@@ -206,14 +219,14 @@ def _add_exceeding(figure: go.Figure, outcomes: pd.DataFrame, frame: _Frame, tex
     )
 
 
-def _texts(outcomes: pd.DataFrame) -> Texts:
+def _texts(outcomes: pd.DataFrame, folds: int | None) -> Texts:
     names, rungs = names_of(outcomes), rungs_of(outcomes)
     texts = {}
     for trial in outcomes.to_dict("records"):
         values = [f"{title(name)} {shown(trial[name])}" for name in names]
-        number, reached = trial["trial"], trial["examples_seen"]
+        number, reached = trial["trial"], trial["rung"]
         for rung in (0, *rungs):
-            loss = [f"loss {trial[f'loss_{rung}']:.4f} after {rung:,} examples"] if rung else ["no loss"]
+            loss = [f"loss {trial[f'loss_{rung}']:.4f} {placed(rung, folds)}"] if rung else ["no loss"]
             end = [escape(trial["reason"])] if rung == reached else []
             texts[number, rung] = "<br>".join([f"<b>trial {number}</b>", *loss, *values, *end])
     return texts
@@ -223,7 +236,7 @@ def _labelled(losses: pd.DataFrame, frame: _Frame) -> list[int]:
     """Rungs whose labels don't meet, those that most trials reached first."""
     kept: list[int] = []
     for rung in losses.count().sort_values(ascending=False, kind="stable").index:
-        gaps = [abs(np.log10(rung / other)) for other in kept]
+        gaps = np.abs(frame.along([rung]) - frame.along(kept)).tolist()
         if min(gaps, default=np.inf) >= LABEL_GAP * (frame.right - frame.left):
             kept.append(rung)
     return sorted(kept)

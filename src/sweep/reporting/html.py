@@ -78,8 +78,8 @@ def _told(study: StoredStudy, effects: Effects) -> dict[str, Any]:
             for drawn in effects.surfaces
         ],
         "judged": _judged(study),
-        "curves": _figure(curves_figure(table)),
-        "parallel": _figure(parallel_figure(table, effects.axes)),
+        "curves": _figure(curves_figure(table, folds=study.folds)),
+        "parallel": _figure(parallel_figure(table, effects.axes, folds=study.folds)),
         "columns": columns,
         "rows": [row_of(trial, columns) for _, trial in table.sort_values("place").iterrows()],
         "plotly": get_plotlyjs(),
@@ -186,7 +186,7 @@ def _facts(study: StoredStudy) -> list[tuple[str, str]]:
         ]
     limit = f", {duration(study.seconds)} of search" if study.seconds else ""
     facts += [
-        ("rungs", _judged(study)),
+        ("folds" if study.folds else "rungs", _judged(study)),
         ("budget", f"{study.trials} trials{limit}"),
         ("seed", str(study.seed)),
     ]
@@ -200,6 +200,12 @@ def _facts(study: StoredStudy) -> list[tuple[str, str]]:
 
 def _judged(study: StoredStudy) -> str:
     """When trials are judged, and on how much: where their length is searched, each at its own end too."""
+    if study.folds is not None:
+        epochs = "its own epochs" if "epochs" in study.names else f"{study.ladder[0]:,} examples"
+        return (
+            f"Each trial is trained anew for each of {study.folds} folds, {epochs} of the other folds' rows, "
+            f"and judged on {study.judged_on[0]} rows of that fold at most. Its loss is the mean of the folds."
+        )
     if "epochs" in study.names:
         return "Each trial is judged at the end of its own epochs."
     rungs = ", ".join(f"{rung:,}" for rung in study.ladder)

@@ -74,7 +74,11 @@ class Scoreboard:
         standing = next(s for s in self._standings() if s.trial.id == report.trial)
         result = f"loss {report.validation_loss:.4f}" if report.validation_loss is not None else report.state
         parameters = " ".join(f"{name}={text}" for name, text in parameters_of(standing, self._names).items())
-        outcome = f"{report.examples_seen:>6} examples  {result:<12} {standing.state:<9}"
+        reached = f"{report.examples_seen:>6} examples"
+        if standing.folds is not None:
+            # Before its report is in, a fold has no loss yet.
+            reached = f"fold {len(standing.values) + (report.state != 'reached')} of {standing.folds}"
+        outcome = f"{reached}  {result:<12} {standing.state:<9}"
         fails = f"  {failing(standing)}" if standing.broken else ""
         return f"  trial {report.trial:>3} {outcome} {parameters}{fails}  |  {self._summary()}"
 
@@ -152,6 +156,13 @@ def best_of(standings: Sequence[Standing]) -> Standing | None:
     top = max((s.reached for s in standings), default=0)
     ahead = min((s for s in standings if top in s.values), key=lambda s: s.values[top], default=None)
     return winner_of(standings) or ahead
+
+
+def progress_of(standing: Standing) -> str:
+    """How far it came, for people."""
+    if standing.folds is None:
+        return f"after {standing.reached} examples"
+    return f"after {len(standing.values)} of {standing.folds} folds"
 
 
 def failing(standing: Standing) -> str:

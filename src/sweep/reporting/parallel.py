@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sweep.analysis.axes import Axis, shown
-from sweep.analysis.outcomes import ceiling_of, losses_of, rungs_of
+from sweep.analysis.outcomes import ceiling_of, losses_of, placed, rungs_of
 from sweep.reporting.style import FONT, decades, dress, even, pad_of, without_losses
 
 # By place, best first: one hue that fades into grey.
@@ -24,7 +24,7 @@ WIDTH, LETTER = 950, 9
 UPRIGHT = 9
 
 
-def parallel_figure(outcomes: pd.DataFrame, axes: Sequence[Axis]) -> go.Figure:
+def parallel_figure(outcomes: pd.DataFrame, axes: Sequence[Axis], *, folds: int | None = None) -> go.Figure:
     """A line per trial through its values, its loss at the first rung and its place, the best on top.
 
     Trials without a loss at that rung are left out. Losses far out stand at their axis' upper end.
@@ -37,7 +37,7 @@ def parallel_figure(outcomes: pd.DataFrame, axes: Sequence[Axis]) -> go.Figure:
     first = rungs_of(outcomes)[int(np.argmax(arrivals))]
     # Where the length is searched there is no rung that all have reached.
     shared = arrivals[first] == outcomes["loss"].notna().sum()
-    column, label = (f"loss_{first}", f"loss after {first:,} examples") if shared else ("loss", "last loss")
+    column, label = (f"loss_{first}", f"loss {placed(first, folds)}") if shared else ("loss", "last loss")
     trials = outcomes[outcomes[column].notna()]
     places = trials["place"].astype(int)
     dimensions = [_dimension(axis, trials[axis.name].tolist()) for axis in axes]

@@ -134,7 +134,8 @@ def comparison_of(study: StoredStudy) -> list[tuple[str, str, str]]:
     ours, theirs = parameters_of(winner, study.names), parameters_of(defaults, study.names)
     rows = [(title(name), ours[name], theirs[name]) for name in study.names]
     final = f"{defaults.loss:.4f}" if defaults.state == "complete" else defaults.state
-    rows.append(("validation loss", f"{winner.loss:.4f}", final))
+    mean = f", mean of {winner.folds} folds" if winner.folds else ""
+    rows.append((f"validation loss{mean}", f"{winner.loss:.4f}", final))
     if confirmation is None:
         return rows
     first, second = confirmation.winner, confirmation.defaults

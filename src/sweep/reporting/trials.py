@@ -36,7 +36,9 @@ class Cell(NamedTuple):
 def columns_of(study: StoredStudy, table: pd.DataFrame) -> list[Column]:
     """In the order of the page: each rung's loss, or the last one where the length is searched."""
     losses = {f"loss at {rung:,}": f"loss_{rung}" for rung in rungs_of(table)}
-    if "epochs" in study.names:
+    if study.folds is not None:
+        losses = {f"loss on fold {fold}": f"loss_{fold}" for fold in rungs_of(table)} | {"their mean": "loss"}
+    elif "epochs" in study.names:
         losses = {"last loss": "loss"}
     return [
         Column("place", "place", True, str, missing="-"),

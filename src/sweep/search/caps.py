@@ -35,6 +35,16 @@ class Capped:
     notes: tuple[str, ...]
 
 
+def offer(name: str, *, train_rows: int, small: SmallData) -> tuple[str, ...]:
+    """What few rows are better judged by, for people. name: of the study, beside which that begins anew."""
+    if small.rows is None or train_rows >= small.rows:
+        return ()
+    return (
+        f"{train_rows} train rows are few: validation=kfold scheduler=wilcoxon name={name}_kfold judges each "
+        "trial by all of them and the validation rows, in up to five trainings",
+    )
+
+
 def capped(space: Space, defaults: Recipe, *, train_rows: int, small: SmallData) -> Capped:
     """Both without ranks and epochs beyond the caps, where the train split is small.
 

@@ -15,9 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweep.evaluation.compare import loss_score
 from sweep.evaluation.course import changed, rose_twice
+from sweep.evaluation.folds import ERROR, ROWS, mean_of_folds
 from sweep.evaluation.guards import constraints
 from sweep.evaluation.metrics import LOSS, measured
-from sweep.types import Metric, Recipe, Report, RowLoss, Standing, Trial, Verdict
+from sweep.types import Metric, Recipe, Report, RowLoss, RowProbe, Standing, Trial, Verdict
 from sweep.types import TrialState as State
 
 # Of a study: what was planned, driver seconds over all starts, facts that stages keep.
@@ -86,20 +87,27 @@ def rung_entry(
     *,
     before: str | None,
     verdicts: Sequence[Verdict],
+    probed: Sequence[RowProbe] = (),
 ) -> str:
     """The report as it is kept: its rows become a standard error and metrics, overshoot is left out.
 
     before: the entry of the rung before, for the change since. verdicts: of guards, whose values are metrics.
+    probed: rows that guards have yet to judge.
     """
     found = {**report.metrics, **measured(report.rows, metrics)}
     if report.rows:
         score = loss_score(report.rows)
-        found |= {"validation_loss_error": score.standard_error, "validation_rows": float(score.examples)}
+        found |= {ERROR: score.standard_error, ROWS: float(score.examples)}
     if before is not None:
         found |= changed(report.rows, _unpacked(json.loads(before)["rows"]))
     found |= {f"guard/{one.check}": one.value for one in verdicts if math.isfinite(one.value)}
     kept = dataclasses.replace(report, examples_seen=rung, metrics=found, rows=(), replies=(), probed=())
-    return json.dumps({**asdict(kept), "rows": _packed(report.rows)})
+    return json.dumps({**asdict(kept), "rows": _packed(report.rows), "probed": probed})
+
+
+def probed_of(entry: str) -> list[RowProbe]:
+    """The rows that it was kept with."""
+    return [RowProbe(*row) for row in json.loads(entry)["probed"]]
 
 
 def guards_entry(verdicts: Sequence[Verdict]) -> str:
@@ -123,17 +131,19 @@ def entry(report: Report) -> str:
     return json.dumps(asdict(dataclasses.replace(report, rows=(), replies=(), probed=())))
 
 
-def standing_of(frozen: FrozenTrial, *, seed: int, base: str) -> Standing:
-    """Where the trial stands by its entries; "paused" unless it has ended."""
+def standing_of(frozen: FrozenTrial, *, seed: int, base: str, folds: int | None) -> Standing:
+    """Where the trial stands by its entries; "paused" unless it has ended. folds: as in `Plan`."""
     attributes = frozen.user_attrs
     recipe = _recipe(attributes[RECIPE])
     trial = Trial(id=str(frozen.number), number=frozen.number, recipe=recipe, seed=seed, base=base)
     rungs = sorted((int(key.removeprefix(_RUNG)), key) for key in attributes if key.startswith(_RUNG))
     reports = tuple(_report(attributes[key]) for _, key in rungs)
+    if folds and reports:
+        reports = (*reports, mean_of_folds(reports))
     if END in attributes:
         end = _report(attributes[END])
         state = cast("State", end.state)
-        return Standing(trial=trial, state=state, reports=(*reports, end), reason=end.error)
+        return Standing(trial=trial, state=state, reports=(*reports, end), reason=end.error, folds=folds)
     if AGAIN in attributes:
         reports = (*reports, _report(attributes[AGAIN]))
     verdicts = tuple(Verdict(**verdict) for verdict in json.loads(attributes.get(GUARDS, "[]")))
@@ -143,6 +153,7 @@ def standing_of(frozen: FrozenTrial, *, seed: int, base: str) -> Standing:
         reports=reports,
         verdicts=verdicts,
         violation=constraints(verdicts),
+        folds=folds,
     )
     return dataclasses.replace(standing, reason=_reason(standing))
 

@@ -12,9 +12,9 @@ from sweep.types import Backend, Capacity, Done, Job, Observer, Report, Wait
 def search(study: Study, backend: Backend, observers: Sequence[Observer]) -> None:
     """Run jobs until the study has none left. Every event is recorded before anyone hears of it."""
     for event in backend.run(study):
-        study.record(event)
+        heard = study.record(event)
         for observer in observers:
-            observer.log(event)
+            observer.log(heard)
 
 
 class Jobs:

@@ -21,7 +21,8 @@ class Plan:
     the last rung is judged on; least_rows: how many of them any rung is, None for all. fingerprint:
     named parts; a study is only continued when all agree. metrics: measured on the same rows beside
     the loss; a study may go on with others. judged_by: what rungs compare in the loss's place, a metric whose
-    lower values are better. guards: what keeps a trial from winning, None for nothing.
+    lower values are better. guards: what keeps a trial from winning, None for nothing. folds: that the
+    train split is dealt into, each with as many of its rows as `evaluation` has; None: it is not.
     """
 
     name: str
@@ -38,15 +39,25 @@ class Plan:
     least_rows: int | None = None
     judged_by: str = LOSS
     guards: Guards | None = None
+    folds: int | None = None
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The rows that a trial's loss is of, by fold where there are folds."""
+        if self.folds is None:
+            return (self.evaluation,)
+        return tuple(self.evaluation._replace(fold=fold) for fold in range(self.folds))
 
     @property
     def probe(self) -> Probe | None:
-        """What guards ask of a trial's state that counts, None where trials are not guarded."""
+        """What guards ask of a training on the whole train split, None where trials are not guarded."""
         if self.guards is None or self.guards.rows is None:
             return None
+        # All rows of a cross-validation's folds are trained on then.
+        held_out = View(self.evaluation.split if self.folds is None else "confirm", self.guards.rows)
         return Probe(
             train=View("train", self.guards.rows),
-            held_out=View(self.evaluation.split, self.guards.rows),
+            held_out=held_out,
             continued=self.guards.continued,
         )
 
@@ -55,9 +66,9 @@ class Plan:
         """Examples of the largest batch: rungs are multiples of it."""
         return int(self.largest("batch_size"))
 
-    def horizon(self, epochs: float) -> int:
-        """Examples seen after so many epochs, a multiple of `unit`, at least one."""
-        return max(1, round(epochs * self.train_rows / self.unit)) * self.unit
+    def horizon(self, epochs: float, *, share: float = 1.0) -> int:
+        """Examples seen after so many epochs of that share of the train rows: a multiple of `unit`, not 0."""
+        return max(1, round(epochs * share * self.train_rows / self.unit)) * self.unit
 
     def judged_on(self, examples: int, horizon: int) -> View:
         """The rows of a rung: the first ones, as many as its share of the way to the horizon.

@@ -9,6 +9,7 @@ halve, it goes on by merit, when another trial has got there, or when nothing el
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 from optuna import Study
-from optuna.pruners import BasePruner
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, WilcoxonPruner
 from optuna.trial import FrozenTrial
 
 from sweep.types import Standing
@@ -159,6 +161,45 @@ class Pruned:
 
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         return trial.number == 0 or not self.pruner.prune(study, trial)
+
+    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+        return _straight_on(standings, may_start=may_start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wilcoxon:
+    """Every trial straight on from fold to fold, until it is surely worse than the best one on the same.
+
+    Fold losses are paired between trials: the same rows, the same order of training. Fields are those of
+    Optuna's `WilcoxonPruner`.
+    """
+
+    p_threshold: float
+    n_startup_steps: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.p_threshold <= 1 or self.n_startup_steps < 0:
+            given = f"p_threshold={self.p_threshold}, n_startup_steps={self.n_startup_steps}"
+            raise ValueError(f"needs 0 < p_threshold <= 1 and n_startup_steps >= 0, got {given}")
+
+    @property
+    def soonest(self) -> int:
+        """The fewest folds after which a trial can be stopped: n pairs give no p below 1 / 2^n."""
+        possible = math.floor(-math.log2(self.p_threshold)) + 1
+        return max(2, self.n_startup_steps, possible)
+
+    def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
+        return (horizon,)
+
+    def examples(self, ladder: Sequence[int], trials: int) -> int:
+        return trials * ladder[-1]
+
+    def keeps(self, study: Study, trial: FrozenTrial) -> bool:
+        with warnings.catch_warnings():
+            # The configuration chose it.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            pruner = WilcoxonPruner(p_threshold=self.p_threshold, n_startup_steps=self.n_startup_steps)
+        return trial.number == 0 or not pruner.prune(study, trial)
 
     def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
         return _straight_on(standings, may_start=may_start)

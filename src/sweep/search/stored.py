@@ -25,7 +25,8 @@ class StoredStudy:
 
     trials: to be run in all. examples: expected of all of them. seconds: the bound of
     `seconds_spent`, driver time over all starts; None without one. ladder: examples seen at each
-    rung. judged_on: validation rows there, None for all. notes: what the stages found.
+    rung. judged_on: validation rows there, None for all. folds: that the rungs are, if they are such.
+    notes: what the stages found.
     """
 
     name: str
@@ -35,6 +36,7 @@ class StoredStudy:
     trials: int
     ladder: tuple[int, ...]
     judged_on: tuple[int | None, ...]
+    folds: int | None
     examples: int
     seconds: float | None
     seconds_spent: float
@@ -99,7 +101,8 @@ def read_study(storage: BaseStorage, name: str) -> StoredStudy:
             f"The study {name!r} was not written by a sweep of this version. Start the sweep once more, "
             "which adds what is missing, or choose another name=."
         )
-    seed, base = outline["seed"], outline["base"]
+    # Older studies have none.
+    seed, base, folds = outline["seed"], outline["base"], outline.get("folds")
     return StoredStudy(
         name=name,
         seed=seed,
@@ -108,18 +111,19 @@ def read_study(storage: BaseStorage, name: str) -> StoredStudy:
         trials=outline["trials"],
         ladder=tuple(outline["ladder"]),
         judged_on=tuple(outline["judged_on"]),
+        folds=folds,
         examples=outline["examples"],
         seconds=outline["seconds"],
         seconds_spent=attributes.get(SECONDS, 0.0),
-        standings=tuple(_standing(trial, seed, base) for trial in storage.get_all_trials(study)),
+        standings=tuple(_standing(trial, seed, base, folds) for trial in storage.get_all_trials(study)),
         notes=read_notes(
             {key.removeprefix(NOTE): fact for key, fact in attributes.items() if key.startswith(NOTE)}
         ),
     )
 
 
-def _standing(trial: FrozenTrial, seed: int, base: str) -> Standing:
-    standing = standing_of(trial, seed=seed, base=base)
+def _standing(trial: FrozenTrial, seed: int, base: str, folds: int | None) -> Standing:
+    standing = standing_of(trial, seed=seed, base=base, folds=folds)
     out = trial.user_attrs.get(JOB)
     if standing.state == "paused" and out and out["stop"] != standing.reached:
         return dataclasses.replace(standing, state="running")

@@ -1,8 +1,4 @@
-"""The next stretch of a trial: where it begins and ends, and what is measured there.
-
-A trial trains to its horizon, or until its loss has risen twice in a row. Then its best state counts. If that
-is not the last one it is scored again as the last one would have been, on all rows and with its guards.
-"""
+"""A trial as one training, stretch by stretch: where the next begins and ends, and what is measured there."""
 
 from __future__ import annotations
 
@@ -10,43 +6,78 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.evaluation.course import best_rung, rose_twice
-from sweep.search.entries import JOB, STOPPED
+from sweep.search.entries import AGAIN, JOB, STOPPED, rung_entry, rung_key
 from sweep.search.plan import Plan
-from sweep.search.states import newest
-from sweep.types import Job, Standing, View
+from sweep.search.scheduler import Scheduler
+from sweep.search.states import drop, newest
+from sweep.types import Job, Recipe, Report, RowProbe, Standing, Verdict, View
 
 
-def next_stop(standing: Standing, rungs: Sequence[int]) -> int:
-    """Examples seen at its next rung or, once it trains no more, at the one whose state counts.
+class Stretches:
+    """The route of a trial that trains to its horizon, or until its loss has risen twice in a row.
 
-    rungs: of this trial, the last one its horizon.
+    Then its best state counts. If that is not the last one it is scored again as the last one would have
+    been, on all rows and with its guards.
     """
-    if standing.reached < rungs[-1] and not rose_twice(standing.rungs):
-        return next(rung for rung in rungs if rung > standing.reached)
-    return best_rung(standing.rungs).examples_seen
 
+    def __init__(self, plan: Plan, scheduler: Scheduler) -> None:
+        self._plan = plan
+        self.ladder = scheduler.ladder(plan.horizon(plan.largest("epochs")), plan.unit)
+        self.judged = tuple(plan.judged_on(rung, self.ladder[-1]) for rung in self.ladder)
 
-def is_judged(standing: Standing, rungs: Sequence[int]) -> bool:
-    """Whether the state that counts was scored as a last one: nothing is left to do."""
-    return bool(standing.values) and standing.reports[-1].examples_seen == next_stop(standing, rungs)
+    def rungs(self, recipe: Recipe) -> tuple[int, ...]:
+        horizon = self._plan.horizon(recipe.epochs)
+        return (*(rung for rung in self.ladder if rung < horizon), horizon)
 
+    def next_stop(self, standing: Standing) -> int:
+        rungs = self.rungs(standing.trial.recipe)
+        if standing.reached < rungs[-1] and not rose_twice(standing.rungs):
+            return next(rung for rung in rungs if rung > standing.reached)
+        return best_rung(standing.rungs).examples_seen
 
-def next_job(standing: Standing, attributes: Mapping[str, Any], plan: Plan, rungs: Sequence[int]) -> Job:
-    """The job of its next stretch. attributes: the trial's entries."""
-    stop, horizon = next_stop(standing, rungs), rungs[-1]
-    start, checkpoint = newest(standing, attributes.get(STOPPED), most=stop)
-    again = stop <= standing.reached
-    judged_at = horizon if again else stop
-    out = attributes.get(JOB)
-    return Job(
-        id=f"{standing.trial.id}@{stop}{'/again' if again else ''}",
-        attempt=out["attempt"] + 1 if out and out["stop"] == stop else 0,
-        trial=standing.trial,
-        start=start,
-        stop=stop,
-        horizon=horizon,
-        checkpoint=checkpoint,
-        train=View("train"),
-        evaluation=plan.judged_on(judged_at, horizon),
-        probe=plan.probe if judged_at == horizon else None,
-    )
+    def is_judged(self, standing: Standing) -> bool:
+        return bool(standing.values) and standing.reports[-1].examples_seen == self.next_stop(standing)
+
+    def next_job(self, standing: Standing, entries: Mapping[str, Any]) -> Job:
+        plan, stop, horizon = self._plan, self.next_stop(standing), self.rungs(standing.trial.recipe)[-1]
+        start, checkpoint = newest(standing, entries.get(STOPPED), most=stop)
+        again = stop <= standing.reached
+        judged_at = horizon if again else stop
+        out = entries.get(JOB)
+        return Job(
+            id=f"{standing.trial.id}@{stop}{'/again' if again else ''}",
+            attempt=out["attempt"] + 1 if out and out["stop"] == stop else 0,
+            trial=standing.trial,
+            start=start,
+            stop=stop,
+            horizon=horizon,
+            checkpoint=checkpoint,
+            train=View("train"),
+            evaluation=plan.judged_on(judged_at, horizon),
+            probe=plan.probe if judged_at == horizon else None,
+        )
+
+    def probed(self, job: Job, report: Report, entries: Mapping[str, Any]) -> Sequence[RowProbe] | None:
+        return report.probed if job.probe else None
+
+    def kept(
+        self,
+        report: Report,
+        stop: int,
+        standing: Standing,
+        entries: Mapping[str, Any],
+        verdicts: Sequence[Verdict],
+    ) -> tuple[str, str]:
+        again = stop <= standing.reached
+        before = None if again else entries.get(rung_key(standing.reached))
+        kept = rung_entry(report, stop, self._plan.metrics, before=before, verdicts=verdicts)
+        return AGAIN if again else rung_key(stop), kept
+
+    def whole(self, standing: Standing) -> tuple[int, int]:
+        horizon = self.rungs(standing.trial.recipe)[-1]
+        # As far as to the state that counts, where a trial got worse after it.
+        return standing.reports[-1].examples_seen if standing.state == "complete" else horizon, horizon
+
+    def drop(self, standing: Standing, stopped: Mapping[str, Any] | None) -> None:
+        if standing.state not in ("running", "paused"):
+            drop(standing, stopped)

@@ -28,7 +28,6 @@ from sweep.evaluation.guards import guard_probe
 from sweep.search.budget import may_advance, may_start
 from sweep.search.draw import Draw
 from sweep.search.entries import (
-    AGAIN,
     END,
     GUARDS,
     JOB,
@@ -41,16 +40,13 @@ from sweep.search.entries import (
     guards_entry,
     judgeable,
     judged_by,
-    rung_entry,
-    rung_key,
     standing_of,
     stopped_entry,
 )
 from sweep.search.plan import Plan
+from sweep.search.route import route_of
 from sweep.search.scheduler import Advance, Scheduler
-from sweep.search.states import drop
 from sweep.search.storage import PausedAsPruned
-from sweep.search.stretch import is_judged, next_job, next_stop
 from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, Standing, Verdict, Wait, winner_of
 
 # The driver seconds are kept so often, which is a transaction of its own; a kill loses the rest.
@@ -85,7 +81,8 @@ class Study:
         self._jobs: dict[str, Job] = {}
         self._again: deque[int] = deque()
         self._interrupted = False
-        self.ladder = scheduler.ladder(plan.horizon(plan.largest("epochs")), plan.unit)
+        self.route = route_of(plan, scheduler)
+        self.ladder = self.route.ladder
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._storage = PausedAsPruned(storage, self._is_paused)
         self._optuna = optuna.create_study(
@@ -133,11 +130,6 @@ class Study:
         """Examples that the whole budget trains if no trial ends early."""
         return self._scheduler.examples(self.ladder, self.plan.trials)
 
-    def rungs(self, recipe: Recipe) -> tuple[int, ...]:
-        """Where a trial with this recipe is judged; the last one is its horizon."""
-        horizon = self.plan.horizon(recipe.epochs)
-        return (*(rung for rung in self.ladder if rung < horizon), horizon)
-
     def note(self, name: str, fact: object) -> None:
         """Keep a fact about the sweep, plain JSON, with the study; `stored.notes` holds it for others."""
         self._optuna.set_user_attr(f"{NOTE}{name}", fact)
@@ -177,17 +169,21 @@ class Study:
 
     # The back edge
 
-    def record(self, event: Progress | Report) -> None:
+    def record(self, event: Progress | Report) -> Progress | Report:
         """Take an event in. A report of a job that is not out, or of an older attempt, is discarded.
 
-        A trial that reached its rung without a finite loss is kept as diverged.
+        A trial that reached its rung without a finite loss is kept as diverged. Returns the event as others
+        should hear of it: its examples are those of the trial, earlier folds included.
         """
-        if isinstance(event, Progress):
-            return
         job = self._jobs.get(event.job)
-        if job is None or job.attempt != event.attempt or job.trial.number is None:
-            return
-        number = job.trial.number
+        if job is not None and job.before:
+            event = dataclasses.replace(event, examples_seen=job.before + event.examples_seen)
+        if isinstance(event, Report) and job is not None and job.attempt == event.attempt:
+            self._take(event, job)
+        return event
+
+    def _take(self, event: Report, job: Job) -> None:
+        number, stop = int(job.trial.id), job.before + job.stop
         event = judged_by(event, self.plan.judged_by, self.plan.metrics)
         if number == 0 and event.state == "failed":
             raise StudyError(
@@ -195,12 +191,12 @@ class Study:
                 "It was not recorded. Mend the cause and start again."
             )
         del self._jobs[event.job]
-        event = self._with_stopped(judgeable(event), number, job.stop)
+        event = self._with_stopped(judgeable(event), number, stop)
         match event.state:
             case "reached":
                 self._keep(event, number, job)
             case "stopped":
-                self._set(number, STOPPED, stopped_entry(event, job.stop))
+                self._set(number, STOPPED, stopped_entry(event, stop))
             case "diverged" | "infeasible" | "failed":
                 self._set(number, END, entry(event))
         if self._interrupted or self.seconds_spent - self._seconds_kept >= KEEP_SECONDS:
@@ -246,38 +242,30 @@ class Study:
 
     def _hand_out(self, number: int) -> Job:
         standing = self._standings[number]
-        job = next_job(standing, self._frozen(number).user_attrs, self.plan, self._rungs_of(standing))
-        self._set(number, JOB, {"stop": job.stop, "attempt": job.attempt})
+        job = self.route.next_job(standing, self._frozen(number).user_attrs)
+        self._set(number, JOB, {"stop": job.before + job.stop, "attempt": job.attempt})
         self._jobs[job.id] = job
         self._standings[number] = dataclasses.replace(standing, state="running")
         return job
 
     def _may_advance(self, number: int) -> bool:
         standing = self._standings[number]
-        stop, left = next_stop(standing, self._rungs_of(standing)), self._seconds_left()
+        stop, left = self.route.next_stop(standing), self._seconds_left()
         return may_advance(standing, self.standings, self.ladder, stop=stop, seconds_left=left)
 
     def _is_due_again(self, standing: Standing) -> bool:
         """Whether only the score of the state that counts is lacking."""
-        stop = next_stop(standing, self._rungs_of(standing))
-        return standing.state == "paused" and stop <= standing.reached
+        return standing.state == "paused" and self.route.next_stop(standing) <= standing.reached
 
     def _keep(self, event: Report, number: int, job: Job) -> None:
         """Store what a job found at its rung: guards first, for with its report the trial may be final."""
         verdicts: tuple[Verdict, ...] = ()
-        if job.probe and self.plan.guards:
-            verdicts = guard_probe(event.probed, self.plan.guards)
+        entries, stop = self._frozen(number).user_attrs, job.before + job.stop
+        probed = self.route.probed(job, event, entries)
+        if probed is not None and self.plan.guards:
+            verdicts = guard_probe(probed, self.plan.guards)
             self._set(number, GUARDS, guards_entry(verdicts))
-        reached = self._standings[number].reached
-        again = job.stop <= reached
-        kept = rung_entry(
-            event,
-            job.stop,
-            self.plan.metrics,
-            before=None if again else self._frozen(number).user_attrs.get(rung_key(reached)),
-            verdicts=verdicts,
-        )
-        self._set(number, AGAIN if again else rung_key(job.stop), kept)
+        self._set(number, *self.route.kept(event, stop, self._standings[number], entries, verdicts))
 
     def _with_stopped(self, event: Report, number: int, stop: int) -> Report:
         """The report with what earlier, stopped stretches on the way to the same rung cost."""
@@ -293,25 +281,25 @@ class Study:
         trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
         standing = self._stored(number)
         if not frozen.state.is_finished():
-            for rung, loss in standing.values.items():
-                if rung not in frozen.intermediate_values:
-                    trial.report(loss, rung)
+            for step, loss in standing.steps.items():
+                if step not in frozen.intermediate_values:
+                    trial.report(loss, step)
             standing = self._tell(trial, standing)
         self._standings[number] = standing
-        if standing.state not in ("running", "paused"):
-            drop(standing, frozen.user_attrs.get(STOPPED))
+        self.route.drop(standing, frozen.user_attrs.get(STOPPED))
 
     def _tell(self, trial: optuna.Trial, standing: Standing) -> Standing:
         number = trial.number
         if standing.state in ("diverged", "infeasible"):
             # Told FAIL, TPE would go on proposing that region; as PRUNED and infeasible it leaves it.
-            if standing.reached + 1 not in self._frozen(number).intermediate_values:
-                trial.report(math.nan, standing.reached + 1)
+            beyond = max(standing.steps, default=0) + 1
+            if beyond not in self._frozen(number).intermediate_values:
+                trial.report(math.nan, beyond)
             _constrain(trial, standing.state, 1.0)
             self._optuna.tell(number, state=TrialState.PRUNED)
         elif standing.state == "failed":
             self._optuna.tell(number, state=TrialState.FAIL)
-        elif is_judged(standing, self._rungs_of(standing)):
+        elif self.route.is_judged(standing):
             if standing.verdicts:
                 _constrain(trial, GUARDS, standing.violation)
             self._optuna.tell(number, standing.loss)
@@ -349,7 +337,8 @@ class Study:
             "trials": self.plan.trials,
             "seconds": self.plan.seconds,
             "ladder": self.ladder,
-            "judged_on": [self.plan.judged_on(rung, self.ladder[-1]).rows for rung in self.ladder],
+            "judged_on": [view.rows for view in self.route.judged],
+            "folds": self.plan.folds,
             "examples": self.expected_examples,
         }
 
@@ -385,11 +374,9 @@ class Study:
     def _frozen(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._trial_id(number))
 
-    def _rungs_of(self, standing: Standing) -> tuple[int, ...]:
-        return self.rungs(standing.trial.recipe)
-
     def _stored(self, number: int) -> Standing:
-        return standing_of(self._frozen(number), seed=self.plan.seed, base=self.plan.base)
+        plan = self.plan
+        return standing_of(self._frozen(number), seed=plan.seed, base=plan.base, folds=plan.folds)
 
     def _set(self, number: int, key: str, value: object) -> None:
         self._storage.set_trial_user_attr(self._trial_id(number), key, value)

@@ -172,9 +172,7 @@ class Finalists:
     def _training(self, trial: str, seed: int, view: View) -> Job:
         standing = self.study.standing(trial)
         searched = standing.trial
-        horizon = self.study.rungs(searched.recipe)[-1]
-        # As far as to the state that counts, where a trial got worse after it.
-        stop = standing.reports[-1].examples_seen if standing.state == "complete" else horizon
+        stop, horizon = self.study.route.whole(standing)
         return Job(
             id=f"confirm/{trial}/{seed}",
             attempt=0,

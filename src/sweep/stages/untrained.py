@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sweep.errors import ModelError
+from sweep.evaluation.folds import mean_of_folds
 from sweep.reporting.live import duration
 from sweep.search.loop import run_jobs
 from sweep.search.study import Study
@@ -13,14 +16,17 @@ _TRAINING_COST = 4.5
 
 
 def score_base(study: Study, backend: Backend) -> Report:
-    """The untrained model's report on the rows of every rung. Raises ModelError if it can't be scored."""
-    (report,) = run_jobs([_job(study)], backend).values()
-    if report.state != "reached" or report.validation_loss is None:
-        raise ModelError(
-            f"model: {study.plan.base} could not be scored on validation rows, so it can't be trained: "
-            f"{report.error}"
-        )
-    return report
+    """The untrained model's report on the rows that judge trials. Raises ModelError if it can't be scored."""
+    reports = list(run_jobs([_job(study, view) for view in study.plan.views], backend).values())
+    for report in reports:
+        if report.state != "reached" or report.validation_loss is None:
+            raise ModelError(
+                f"model: {study.plan.base} could not be scored on validation rows, so it can't be trained: "
+                f"{report.error}"
+            )
+    if len(reports) == 1:
+        return reports[0]
+    return replace(mean_of_folds(reports), seconds=sum(report.seconds for report in reports))
 
 
 def expectation(study: Study, base: Report) -> str:
@@ -33,8 +39,7 @@ def expectation(study: Study, base: Report) -> str:
     trained = sum(standing.reached for standing in study.standings)
     left = 1 - min(trained / study.expected_examples, 1)
     # On average a trial is scored at half of the rungs.
-    rungs = [study.plan.judged_on(rung, study.ladder[-1]).rows for rung in study.ladder]
-    scored = sum(rows or len(base.rows) for rows in rungs) * trials / 2
+    scored = sum(view.rows or len(base.rows) for view in study.route.judged) * trials / 2
     rows = (study.expected_examples * _TRAINING_COST + scored) * left
     seconds = study.plan.seconds
     bound = (
@@ -43,17 +48,20 @@ def expectation(study: Study, base: Report) -> str:
         else ""
     )
     before = f"{begun} trials done before; " if begun else ""
+    judged = f"after {', '.join(map(str, study.ladder))} examples"
+    if study.plan.folds:
+        judged = f"on {study.plan.folds} folds, after {study.ladder[0]} examples each"
     return (
-        f"{before}{trials} trials over {over}, judged after {', '.join(map(str, study.ladder))} examples; "
+        f"{before}{trials} trials over {over}, judged {judged}; "
         f"about {duration(rows * base.seconds / len(base.rows))} on this machine{bound}"
     )
 
 
-def _job(study: Study) -> Job:
+def _job(study: Study, view: View) -> Job:
     plan = study.plan
     trial = Trial(id="base", number=None, recipe=plan.defaults, seed=plan.seed, base=plan.base)
     return Job(
-        id="base",
+        id="base" if view.fold is None else f"base/fold{view.fold}",
         attempt=0,
         trial=trial,
         start=0,
@@ -61,5 +69,5 @@ def _job(study: Study) -> Job:
         horizon=study.ladder[-1],
         checkpoint=None,
         train=View("train"),
-        evaluation=plan.evaluation,
+        evaluation=view,
     )

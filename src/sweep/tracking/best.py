@@ -24,6 +24,7 @@ _LACKING: Mapping[str, object] = {
     "default_test": None,
     "baselines": {},
     "decision": "no_evidence",
+    "folds": None,
 }
 # Hydra reads 1e5 and 12e4567 as numbers where YAML 1.1 reads text, so text that starts like one is quoted.
 _NUMBER_LIKE = re.compile(r"[-+.\d]")
@@ -137,7 +138,8 @@ def _as_yaml(best: BestConfig, name: str) -> str:
 def _provenance(best: BestConfig, name: str) -> str:
     failed = [verdict for verdict in best.verdicts if not verdict.passed]
     lines = [
-        f"Best recipe of study {best.study}: trial {best.trial}, seed {best.seed}, {best.horizon} examples.",
+        f"Best recipe of study {best.study}: trial {best.trial}, seed {best.seed}, {best.horizon} examples"
+        f"{f'; found by {best.folds} folds, trained on all of them' if best.folds else ''}.",
         "",
         f"decision    {best.decision}",
         *_compared("test", best.test, best.default_test),

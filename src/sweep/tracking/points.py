@@ -39,6 +39,7 @@ TAKEN = frozenset(
         "tokens_per_second",
         "peak_mib",
         "total_tokens",
+        "fold",
         RUNG_MARK,
     }
 )
@@ -65,10 +66,10 @@ def curve_point(event: Progress) -> Point:
 def rung_points(standing: Standing, *, after: int) -> list[Point]:
     """One point per rung beyond `after`, stamped with the report's own time: a replay is the same point.
 
-    A state that was scored again has its point already.
+    A state that was scored again has its point already, and folds' mean is no rung.
     """
     points = []
-    tokens = 0
+    tokens, folds = 0, {examples: fold for fold, examples in enumerate(standing.values, start=1)}
     for report in standing.reports:
         tokens += report.tokens
         if report.examples_seen <= after:
@@ -83,6 +84,7 @@ def rung_points(standing: Standing, *, after: int) -> list[Point]:
             "peak_mib": report.peak_bytes / 2**20,
             "total_tokens": tokens,
             RUNG_MARK: report.examples_seen,
+            "fold": folds.get(report.examples_seen) if standing.folds else None,
         }
         points.append(_point(values, report.examples_seen, report.ended_ms))
     return points
