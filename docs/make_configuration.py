@@ -19,6 +19,7 @@ import yaml
 from sweep.composition import purpose
 from sweep.config import Budget, Config, Evaluation
 from sweep.data.audit.audit import Audit, Limits
+from sweep.data.folds import Validation
 from sweep.data.source import DataSource, SplitShares
 from sweep.evaluation.guards import Guards
 from sweep.grammar import spell_out
@@ -38,6 +39,7 @@ LEFT_OUT = ("best",)
 GROUPS = {
     "model": "The base model.",
     "data": "The rows and their splits.",
+    "validation": "Which rows trials are judged by.",
     "recipe": "Every hyperparameter: the values of trial 0, and of whatever is not searched.",
     "space": "What is searched: any fields of the recipe.",
     "engine": "How a trial is trained.",
@@ -61,6 +63,7 @@ NODES: Mapping[str, type] = {
     "small_data": SmallData,
     "data": DataSource,
     "data.split": SplitShares,
+    "validation": Validation,
     "evaluation": Evaluation,
     "guards": Guards,
     "recipe": Recipe,
@@ -241,7 +244,10 @@ def _searched(name: str, form: object) -> str:
 
 def _plain_types() -> dict[str, str]:
     """The type of each key that no `_target_` decides, in words."""
-    known = {cls.__name__: cls for cls in (Audit, Confirm, DataSource, Guards, SmallData, Space, Tracking)}
+    known = {
+        cls.__name__: cls
+        for cls in (Audit, Confirm, DataSource, Guards, SmallData, Space, Tracking, Validation)
+    }
     top = get_type_hints(Config, localns=known)
     found = {name: in_words(hint) for name, hint in top.items() if hint in (int, str) or name == "best"}
     found |= {"name": in_words(str), "recipe_from": in_words(top["recipe_from"])}

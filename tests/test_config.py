@@ -326,6 +326,19 @@ class TestSpace:
         config = smoke("+space.epochs=interval(0.1, 1)", "scheduler=full")
         assert "epochs" in config.space.to_mapping()
 
+    def test_epochs_are_searched_where_each_fold_is_a_whole_training(self, smoke: Compose) -> None:
+        config = smoke("+space.epochs=interval(0.1, 1)", "validation=kfold", "scheduler=wilcoxon")
+        assert "epochs" in config.space.to_mapping()
+
+    @pytest.mark.parametrize(("kept", "folds"), [("folds: 4", 4), ("folds: null", None), ("study: mine", 3)])
+    def test_what_was_found_is_trained_as_it_was_found(
+        self, kept: str, folds: int | None, smoke: Compose, write: Write
+    ) -> None:
+        """Whatever the scheduler is, for nothing is searched; a file of an earlier version does not say."""
+        write("sweeps/best/found.yaml", f"# @package _global_\nbest: {{{kept}}}\n")
+        config = smoke("+best=found", "validation=kfold", "validation.folds=3")
+        assert config.validation.folds == folds
+
     def test_a_found_recipe_may_lie_outside_the_space(self, smoke: Compose, write: Write) -> None:
         write("sweeps/best/found.yaml", "# @package _global_\nrecipe: {lora_rank: 64}\nbest: {study: mine}\n")
         assert smoke("+best=found", "space.lora_rank=choice(4, 8)").recipe.lora_rank == 64
@@ -418,6 +431,25 @@ class TestTargets:
         with pytest.raises(ConfigError) as error:
             smoke(*overrides)
         assert told in str(error.value)
+
+    def test_an_experiments_keys_are_left_aside_where_they_were_for_another_choice(
+        self, write: Write, tmp_path: Path
+    ) -> None:
+        write("conf/experiment/mine.yaml", experiment("scheduler: {eta: 4, rungs: 2}\n"))
+        mine = ["+experiment=mine", *QUICK]
+
+        def arguments(*overrides: str) -> dict[str, object]:
+            return dict(compose([*mine, *overrides], working_directory=tmp_path).scheduler.arguments)
+
+        assert arguments() == {"eta": 4, "rungs": 2}
+        assert arguments("scheduler=full") == {}
+        assert arguments("scheduler=one_epoch").keys() == {"k", "first_share"}
+        assert arguments("scheduler=median")["eta"] == 4, "what the other choice takes too, it gets"
+        with pytest.raises(ConfigError, match=r"^scheduler\.eta: no such key"):
+            arguments("scheduler=full", "scheduler.eta=3")
+        write("conf/scheduler/own.yaml", "_target_: sweep.search.scheduler.Full\neta: 3\n")
+        with pytest.raises(ConfigError, match=r"^scheduler\.eta: no such key"):
+            arguments("scheduler=own")
 
     @pytest.mark.parametrize("name", ["CmaEsSampler", "GridSampler", "NSGAIISampler", "BruteForceSampler"])
     def test_samplers_that_keep_state_on_trials_are_refused(self, name: str, smoke: Compose) -> None:

@@ -479,7 +479,44 @@ BASELINE = [
     ),
 ]
 
-ALL = [*EXPERIMENT, *EXPERIMENT_FILE, *OVERRIDES, *SPACE, *DATA, *MODEL, *PLACES, *OBJECTIVE, *BASELINE]
+KFOLD = f"{FAST} validation=kfold"
+FOLDED = [
+    Mistake(KFOLD, "validation.folds=5", "must be trained to its end", "Write scheduler=wilcoxon"),
+    Mistake(f"{KFOLD} scheduler=one_epoch", "TopK stops trials", "must be trained", "scheduler=full"),
+    Mistake(f"{KFOLD} scheduler=median", "Pruned stops trials", "must be trained", "scheduler=wilcoxon"),
+    Mistake(
+        f"{FAST} scheduler=wilcoxon", "a single one", "validation.folds must be", "Write validation=kfold"
+    ),
+    Mistake(f"{KFOLD} scheduler=full validation.folds=1", "got 1", "at least 2", "Change validation.folds"),
+    Mistake(f"{KFOLD} scheduler=full validation.folds=five", "'five'", "a whole number", "Change validation"),
+    Mistake(
+        f"{KFOLD} scheduler=full +validation.fold=4", "fold: no such", "Did you mean", "validation.folds"
+    ),
+    Mistake(
+        f"{KFOLD} scheduler=wilcoxon validation.folds=3", "before 3 folds", "must be less", "folds=4, raise"
+    ),
+    Mistake(
+        f"{KFOLD} scheduler=wilcoxon scheduler.p_threshold=0.05", "=0.05", "must be less", "raise scheduler.p"
+    ),
+    Mistake(f"{KFOLD} scheduler=wilcoxon scheduler.p_threshold=2", "p_threshold=2", "<= 1", "scheduler: "),
+    Mistake(f"{KFOLD} scheduler=wilcoxon sampler=gp", "Wilcoxon stops", "ran to the end", "scheduler=full"),
+    Mistake(
+        f"{KFOLD} scheduler=full validation.folds=1000", "groups of look-alikes", "must hold", "Lower valid"
+    ),
+]
+
+ALL = [
+    *EXPERIMENT,
+    *EXPERIMENT_FILE,
+    *OVERRIDES,
+    *SPACE,
+    *DATA,
+    *MODEL,
+    *PLACES,
+    *OBJECTIVE,
+    *BASELINE,
+    *FOLDED,
+]
 
 
 @pytest.fixture

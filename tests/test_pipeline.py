@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,6 +160,28 @@ def test_a_stopped_sweep_goes_on_to_the_same_end(
     assert (len(parents), len(nested)) == (1, len(expected))
     assert {run.data.tags["sweep.trial"] for run in nested} == expected
     assert {r.info.status for r in nested} == {"FINISHED"}
+
+
+def test_a_small_csv_is_searched_by_cross_validation_and_trained_whole(tmp_path: Path, cache: Path) -> None:
+    run([sys.executable, "-m", "sweep.init", "."], tmp_path, cache)
+    rows = ["data=own", "data.path=data/mine.csv", "data.max_rows=150", "budget.trials=5"]
+    asked = ["validation=kfold", "scheduler=wilcoxon", "name=folds"]
+    said = run([*SWEEP[:3], "+experiment=smoke", *rows, *asked], tmp_path, cache)
+    assert "train in 5 folds, validation rows included" in said
+    trials = outline(tmp_path)
+    assert len(trials) == 5
+    assert {*map(len, (values for *_, values in trials))} <= {3, 4, 5}
+    best = yaml.safe_load((tmp_path / "sweeps/best/folds.yaml").read_text())["best"]
+    values = trials[best["trial"]][3]
+    assert best["folds"] == 5
+    assert best["validation"]["value"] == pytest.approx(sum(values.values()) / 5)
+    (command,) = re.findall(r"next   python -m (sweep\.train .*)", said)
+    # The folds are in the configuration, whatever else is typed.
+    typed = [word for word in command.split() if word not in asked[:2]]
+    trained = run([sys.executable, "-m", *typed], tmp_path, cache)
+    (pool,) = re.findall(r" train (\d+) ", said)
+    assert f"{pool} rows to train on" in trained
+    assert "found on other data or other splits" not in trained
 
 
 def test_another_space_under_the_same_name_is_refused_with_the_differences(done: Path, cache: Path) -> None:

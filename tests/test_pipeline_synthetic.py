@@ -380,6 +380,92 @@ def test_the_dtype_and_the_engine_are_parts_of_the_fingerprint(folder: Path) -> 
     assert plain["engine"] == "Synthetic"
 
 
+@pytest.fixture(scope="module")
+def folded(swept: str) -> list[str]:
+    """The arguments of a sweep by cross-validation, as the first one's start offered it to few rows."""
+    (offered,) = re.findall(r"175 train rows are few: (.*) judges each trial", swept)
+    given = [*SWEEP, *shlex.split(offered)]
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        assert Pipeline(compose(given)).run() == 0
+    assert "validation 25" not in told.getvalue()
+    assert "train 200" in told.getvalue()
+    assert "judged on 5 folds, after 80 examples each" in told.getvalue()
+    assert "are few: validation=kfold" not in told.getvalue()
+    return given
+
+
+def test_a_cross_validation_hands_over_what_its_finalists_were_trained_on(folded: list[str]) -> None:
+    best = read_best(Path("sweeps/best/smoke_kfold.yaml"))
+    study = read_study(open_stored("sqlite:///sweep.db"), "smoke_kfold")
+    assert (best.folds, study.folds, study.ladder) == (5, 5, (80, 160, 240, 320, 400))
+    assert best.horizon == 96, "half an epoch of the pool, in batches of 8 at most"
+    assert (best.validation.examples, best.validation.value) == (
+        5 * 24,
+        study.standings[best.trial].loss,
+    )
+    fresh = by_trial("smoke_kfold")[f"{best.trial}/seed1"].data.metrics
+    assert fresh["examples_seen"] == best.horizon
+    trained = compose(["+experiment=smoke", "data.max_rows=250", "+best=smoke_kfold"])
+    assert trained.validation.folds == 5
+    assert assemble(trained).data.fingerprint == best.data_fingerprint
+
+
+def test_the_runs_of_a_cross_validation_show_each_fold_and_their_mean(folded: list[str]) -> None:
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    states = set()
+    for run in searched("smoke_kfold"):
+        metrics = run.data.metrics
+        losses, folds, steps = (
+            {point.step: point.value for point in client.get_metric_history(run.info.run_id, key)}
+            for key in ("validation_loss", "fold", "train_loss")
+        )
+        assert losses.keys() == folds.keys() <= steps.keys()
+        assert list(folds.values()) == list(range(1, len(folds) + 1))
+        states.add(run.data.tags["sweep.state"])
+        if run.data.tags["sweep.state"] == "complete":
+            assert len(losses) == 5
+            assert metrics["final_validation_loss"] == pytest.approx(sum(losses.values()) / 5)
+    assert states == {"complete", "pruned"}
+
+
+def test_the_page_and_the_status_of_a_cross_validation_speak_of_folds(
+    folded: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path("runs/smoke_kfold/report.html").read_text()
+    text = page[: page.index("Plotly")] + page[page.rindex("</script>") :] if "Plotly" in page else page
+    assert "Losses by fold" in page
+    assert "trained anew for each of 5 folds, 80 examples of the other folds" in page
+    assert "loss on fold 5" in page
+    assert "their mean" in page
+    assert "Learning curves" not in text
+    assert "examples seen" not in text
+    assert run_reader("sweep.status", folded, status) == 0
+    assert re.search(r"best \d\.\d{4} \(trial \d\) after 5 of 5 folds", capsys.readouterr().out)
+
+
+def test_a_second_start_of_a_cross_validation_changes_nothing(folded: list[str]) -> None:
+    before, best = outline("smoke_kfold"), read_best(Path("sweeps/best/smoke_kfold.yaml"))
+    assert Pipeline(compose(folded)).run() == 0
+    assert outline("smoke_kfold") == before
+    assert read_best(Path("sweeps/best/smoke_kfold.yaml")) == best
+
+
+def test_a_study_does_not_change_how_it_validates(folded: list[str]) -> None:
+    for other, said in ((["validation=holdout", "scheduler=full"], "None"), (["validation.folds=6"], "6")):
+        with pytest.raises(StudyError, match=rf"validation\.folds: was 5, is {said}"):
+            Pipeline(compose([*folded, *other])).run()
+
+
+def test_production_trains_on_the_pool_and_watches_confirm_rows(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = ["validation=kfold", "scheduler=full", "name=pool", "tracking.register=false"]
+    assert Production(compose([*TRAIN, *pool])).run() == 0
+    told = capsys.readouterr().out
+    assert "200 rows to train on" in told
+    assert "     50 examples  confirm loss" in told
+
+
 @pytest.mark.parametrize("steps", range(1, 11))
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_parts_are_whole_steps_without_repetition(steps: int, batch_size: int) -> None:

@@ -37,13 +37,15 @@ class Composition(NamedTuple):
     """A composed configuration.
 
     plain: resolved. redacted, overrides: without secrets, for saving. by_hand: keys that overrides
-    set one by one, dotted, as `recipe.learning_rate`.
+    set one by one, dotted, as `recipe.learning_rate`. strays: keys of a group whose file an override
+    chose, which stand in no such file: an experiment holds them for the one that it goes with.
     """
 
     plain: dict[str, Any]
     redacted: dict[str, Any]
     overrides: tuple[str, ...]
     by_hand: frozenset[str]
+    strays: frozenset[str]
 
 
 def compose_plain(overrides: Sequence[str], working_directory: Path | None = None) -> Composition:
@@ -63,11 +65,13 @@ def compose_plain(overrides: Sequence[str], working_directory: Path | None = Non
     missing = [path for path, text in _texts(raw) if text == "???"]
     if missing:
         raise ConfigError(_missing(min(missing, key=lambda path: path != "name"), parsed, known))
+    by_hand = frozenset(_by_hand(parsed))
     return Composition(
         plain=_resolved(config),
         redacted=cast("dict[str, Any]", hidden(_resolved(OmegaConf.create(_without_environment(raw))))),
         overrides=tuple(_without_secrets(*pair) for pair in zip(overrides, parsed, strict=True)),
-        by_hand=frozenset(_by_hand(parsed)),
+        by_hand=by_hand,
+        strays=frozenset(_strays(raw, parsed, known)) - by_hand,
     )
 
 
@@ -215,6 +219,17 @@ def _by_hand(parsed: Sequence[Override]) -> Iterator[str]:
             yield from (f"{override.key_or_group}.{key}" for key in value)
         else:
             yield override.key_or_group
+
+
+def _strays(raw: dict[str, Any], parsed: Sequence[Override], known: Groups) -> Iterator[str]:
+    for override in parsed:
+        group = override.key_or_group
+        if override.is_delete() or group in ADDED or not isinstance(raw.get(group), dict):
+            continue
+        file = known.get(group, {}).get(str(override.value()))
+        held = OmegaConf.load(file) if file else None
+        if isinstance(held, DictConfig) and "defaults" not in held:
+            yield from (f"{group}.{key}" for key in raw[group] if key not in held)
 
 
 def _missing(key: str, parsed: Sequence[Override], known: Groups) -> str:

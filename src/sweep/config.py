@@ -185,7 +185,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     trusted = _trusted(node["trusted_targets"], composition.by_hand)
 
     def target(key: str, kind: type) -> Target:
-        return read_target(node[key], key, kind=kind, trusted=trusted)
+        return read_target(node[key], key, kind=kind, trusted=trusted, strays=composition.strays)
 
     recipe = build(Recipe, node["recipe"], "recipe")
     validate_recipe(recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_type_hints
 
@@ -53,11 +53,18 @@ def built(named: Mapping[str, Target]) -> dict[str, Any]:
     return {name: target.build() for name, target in named.items()}
 
 
-def read_target(node: object, path: str, *, kind: type | None = None, trusted: Sequence[str] = ()) -> Target:
+def read_target(
+    node: object,
+    path: str,
+    *,
+    kind: type | None = None,
+    trusted: Sequence[str] = (),
+    strays: Collection[str] = (),
+) -> Target:
     """The target that a mapping with `_target_` describes, its keys checked against the constructor.
 
     kind: a base class or a protocol of which the class must be. trusted: further modules or classes
-    allowed. Raises ConfigError.
+    allowed. strays: dotted keys that are left out where the class does not take them. Raises ConfigError.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{path}: keys with a `_target_` must stand here, got {shown(node, path)}.")
@@ -67,6 +74,7 @@ def read_target(node: object, path: str, *, kind: type | None = None, trusted: S
     given = {str(name): value for name, value in node.items() if name != "_target_"}
     parameters = inspect.signature(cls).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        given = {name: v for name, v in given.items() if name in parameters or f"{path}.{name}" not in strays}
         # RUNTIME ones are refused when it is built, with the reason.
         written = {name: value for name, value in given.items() if name not in RUNTIME}
         check_keys(written, [name for name in parameters if name not in RUNTIME], path)

@@ -75,8 +75,8 @@ def check_route(scheduler: Scheduler, folds: int | None) -> None:
     if folds is not None and isinstance(scheduler, Wilcoxon) and scheduler.soonest >= folds:
         raise ConfigError(
             f"scheduler: p_threshold={scheduler.p_threshold:g} and n_startup_steps="
-            f"{scheduler.n_startup_steps} stop no trial before {scheduler.soonest} folds, for n give no p "
-            f"below 1 / 2^n; that must be less than validation.folds={folds}. Write "
+            f"{scheduler.n_startup_steps} stop no trial before {scheduler.soonest} folds, as n folds give no "
+            f"p below 1 / 2^n; that must be less than validation.folds={folds}. Write "
             f"validation.folds={scheduler.soonest + 1}, raise scheduler.p_threshold, or write scheduler=full."
         )
 
