@@ -30,6 +30,7 @@ def table_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     table[losses.columns] = losses
     count = len(table)
     return table.assign(
+        rung=table["examples_seen"],
         loss=losses.ffill(axis=1)["loss_72"],
         reason=[f"ended <{state}>" for state in table["state"]],
         seconds=1.0,
@@ -134,6 +135,25 @@ def test_rungs_too_close_to_label_give_way_to_those_that_more_trials_reached() -
     table.loc[table["examples_seen"] == 24, "examples_seen"] = 71
     figure = curves_figure(table)
     assert list(figure.layout.xaxis.ticktext) == ["no loss", "8", "71"]
+
+
+def test_folds_stand_side_by_side_and_a_broken_trial_at_its_last_one() -> None:
+    names = {f"loss_{examples}": f"loss_{fold}" for fold, examples in enumerate((8, 24, 72), start=1)}
+    rungs = {0: 0, 8: 1, 24: 2, 72: 3}
+    # What counts is a mean, which lies at no fold.
+    table = TABLE.rename(columns=names).assign(rung=TABLE["rung"].map(rungs), loss=2.75)
+    table["loss"] = table["loss"].where(TABLE["loss"].notna())
+    figure = curves_figure(table, folds=3)
+    drawn = traces(figure)
+    assert points(drawn["best: trial 1, 2.750"]) == [(1, 2.9), (2, 2.4), (3, 2.0)]
+    assert "loss 2.4000 on fold 2 of 3" in drawn["best: trial 1, 2.750"].text[1]
+    assert points(drawn["diverged (2)"])[0] == (1, 3.4)
+    assert (figure.layout.xaxis.type, figure.layout.xaxis.title.text) == ("linear", "fold, of 3")
+    assert list(figure.layout.xaxis.ticktext) == ["no loss", "1", "2", "3"]
+    left, right = figure.layout.xaxis.range
+    assert left < figure.layout.xaxis.tickvals[0] < 1 < 3 < right
+    label = parallel_figure(table, AXES, folds=3).data[0].dimensions[-2].label
+    assert label.replace("<br>", " ") == "loss on fold 1 of 3"
 
 
 def test_each_line_of_the_parallel_figure_is_a_trial_with_a_loss() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sweep.errors import ConfigError
-from sweep.search.caps import SmallData, capped
+from sweep.search.caps import SmallData, capped, offer
 from sweep.search.space import Space
 from tests.recipes import DEFAULTS
 
@@ -71,6 +71,13 @@ def test_null_caps_nothing() -> None:
     space = Space.from_mapping({"lora_rank": {"choices": [4, 64]}})
     found = capped(space, DEFAULTS, train_rows=10, small=replace(SMALL, rows=None))
     assert (found.space, found.defaults, found.notes) == (space, DEFAULTS, ())
+
+
+def test_few_rows_are_offered_a_cross_validation_beside_the_study() -> None:
+    (offered,) = offer("mine", train_rows=999, small=SMALL)
+    assert "999 train rows are few: validation=kfold scheduler=wilcoxon name=mine_kfold " in offered
+    assert offer("mine", train_rows=1000, small=SMALL) == ()
+    assert offer("mine", train_rows=10, small=replace(SMALL, rows=None)) == ()
 
 
 @pytest.mark.parametrize("key", ["rows", "rank_max", "epochs_max"])

@@ -175,12 +175,14 @@ def _add_crosses(figure: go.Figure, outcomes: pd.DataFrame, frame: _Frame, texts
     broken = outcomes[_broken(outcomes)]
     if broken.empty:
         return
-    lost = broken["loss"].isna()
+    at = losses_of(broken)
+    last = pd.Series({row: at.at[row, rung] if rung else np.nan for row, rung in broken["rung"].items()})
+    lost = last.isna()
     gap = (frame.high - frame.low) * min(CROSS_GAP, 0.9 / max(int(lost.sum()), 1))
     column = frame.high - gap * lost.cumsum()
     figure.add_scatter(
         x=broken["rung"].where(~lost, frame.rung(frame.lost or 0.0)),
-        y=broken["loss"].mask(broken["loss"] > frame.high, frame.edge).where(~lost, column),
+        y=last.mask(last > frame.high, frame.edge).where(~lost, column),
         text=[texts[key] for key in zip(broken["trial"], broken["rung"], strict=True)],
         mode="markers",
         name=f"{' or '.join(state for state in BROKEN if (broken['state'] == state).any())} ({len(broken)})",
