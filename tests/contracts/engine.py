@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.data.folds import pooled
 from sweep.engines import checkpoint
 from sweep.engines.inputs import Inputs
 from sweep.search.loop import Jobs
@@ -91,6 +92,25 @@ class EngineContract(Made):
         nats, tokens = sum(row.nats for row in report.rows), sum(row.tokens for row in report.rows)
         assert report.validation_loss == pytest.approx(nats / tokens)
         assert math.isfinite(report.validation_loss or math.nan)
+
+    def test_a_fold_is_judged_by_its_own_rows_and_has_states_of_its_own(self, inputs: Inputs) -> None:
+        data = pooled(inputs.data, folds=3, seed=0)
+        engine = self.make_engine(replace(inputs, data=data))
+        folds = [
+            replace(
+                job(0, 24, trial=f"{fold}", horizon=24),
+                trial=job().trial,
+                train=View("train", fold=fold),
+                evaluation=View("validation", 16, fold),
+            )
+            for fold in (0, 2)
+        ]
+        answered = reports(engine, *folds)
+        engine.close()
+        for fold, report in zip((0, 2), answered, strict=True):
+            held_out = [row.id for row in data.examples["train"] if data.folds[row.id] == fold]
+            assert [row.row for row in report.rows] == held_out[:16]
+        assert len({report.checkpoint for report in answered}) == 2
 
     def test_it_answers_all_that_is_asked_or_nothing(self, engine: Engine) -> None:
         prompts = tuple(Prompt(f"row-{number}", (("user", "how long?"),)) for number in (98, 97, 98))

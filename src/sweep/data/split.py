@@ -48,6 +48,11 @@ class DataSet:
     notes: tuple[str, ...]
     folds: Mapping[str, int] = field(default_factory=dict)
 
+    def rows(self, view: View) -> tuple[Example, ...]:
+        """The view's rows; none of a split that is not there."""
+        held = self.examples.get(view.home, ())
+        return tuple(held[place] for place in self.places(view))
+
     def places(self, view: View) -> Sequence[int]:
         """Where the view's rows stand in the split that holds them."""
         rows = self.examples.get(view.home, ())

@@ -135,11 +135,10 @@ class Synthetic:
 
     def _ids(self, view: View) -> list[str]:
         """The view's rows; made up where there is no data."""
-        data = self._inputs.data
-        if not data.examples.get(view.home):
-            made_up = f"{view.split}{view.fold}/" if view.fold is not None else ""
-            return [f"{made_up}{number}" for number in range(_ROWS)[: view.rows]]
-        return [data.examples[view.home][place].id for place in data.places(view)]
+        if rows := self._inputs.data.rows(view):
+            return [row.id for row in rows]
+        made_up = f"{view.split}{view.fold}/" if view.fold is not None else ""
+        return [f"{made_up}{number}" for number in range(_ROWS)[: view.rows]]
 
     def _rows(self, job: Job, ids: Sequence[str], value: float) -> tuple[RowLoss, ...]:
         """The rows with that loss over all of them."""

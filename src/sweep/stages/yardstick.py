@@ -56,7 +56,7 @@ class Yardstick:
         """What a job must answer to be measured; None where its losses are enough."""
         if self.judge is None:
             return None
-        prompts = tuple(question(row) for row in self.data.examples[view.split][: view.rows])
+        prompts = tuple(question(row) for row in self.data.rows(view))
         return Asking(prompts, self.reply_tokens)
 
     def of_report(self, view: View, report: Report) -> Measured:
@@ -80,7 +80,7 @@ class Yardstick:
     def of_replies(self, view: View, replies: Sequence[Reply], *, trained: bool) -> Measured:
         """Whatever answered the view's rows. trained: whether that had a price."""
         assert self.judge is not None
-        outcomes = self.judge.outcomes(self.data.examples[view.split][: view.rows], replies)
+        outcomes = self.judge.outcomes(self.data.rows(view), replies)
         values = self.objective.row_values(outcomes, trained=trained)
         return Measured(
             score=self.objective.score(outcomes, trained=trained),
