@@ -145,8 +145,12 @@ def _hint(cls: type, parameter: inspect.Parameter) -> object:
     if parameter.annotation is parameter.empty:
         return object
     holder = type("holder", (), {"__annotations__": {"it": parameter.annotation}})
+    # A field that a base class declares may name what only the base's module knows.
+    modules = (vars(sys.modules[base.__module__]) for base in reversed(cls.__mro__))
     try:
-        return get_type_hints(holder, vars(sys.modules[cls.__module__]))["it"]
+        return get_type_hints(holder, {name: value for module in modules for name, value in module.items()})[
+            "it"
+        ]
     except NameError:
         return object
 

@@ -243,6 +243,15 @@ class Verdict:
     message: str
 
 
+class Aimed(NamedTuple):
+    """A trial's value by one of several aims. unit: what it is counted in."""
+
+    aim: str
+    value: float
+    unit: str
+    higher_is_better: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """Where a trial of the search stands.
@@ -251,7 +260,8 @@ class Standing:
     state after an earlier rung, scored again, if that is the one that counts.
     state: "running" while a job is out, "paused" between rungs, otherwise final.
     verdicts: of the guards, on the state that counts, once it was probed. violation: how far beyond their
-    error limits, as `constraints` gives it; above 0 the trial does not win while another may.
+    error limits, as `constraints` gives it; above 0 the trial does not win while another may. aims: its
+    values by several, in their order, once it reached its last rung; empty where the loss is the only one.
     """
 
     trial: Trial
@@ -260,6 +270,7 @@ class Standing:
     reason: str | None = None
     verdicts: tuple[Verdict, ...] = ()
     violation: float = 0.0
+    aims: tuple[Aimed, ...] = ()
 
     @property
     def rungs(self) -> tuple[Report, ...]:
@@ -290,15 +301,6 @@ class Standing:
         """The guards that forbid it to win."""
         failed = (verdict for verdict in self.verdicts if not verdict.passed)
         return tuple(verdict.check for verdict in failed if verdict.severity == "error")
-
-
-def winner_of(standings: Sequence[Standing]) -> Standing | None:
-    """The complete trial with the lowest loss among those that may win.
-
-    Where none may, the one that fails its guards least: whoever speaks of it says that it fails.
-    """
-    complete = [standing for standing in standings if standing.state == "complete"]
-    return min(complete, key=lambda standing: (standing.violation, standing.loss), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

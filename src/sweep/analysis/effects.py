@@ -9,11 +9,12 @@ import pandas as pd
 
 from sweep.analysis.advice import edges
 from sweep.analysis.axes import Axis, axes_of, sentence, title
+from sweep.analysis.front import winner_of
 from sweep.analysis.importance import importances
 from sweep.analysis.interactions import AGREEMENT, describe, interactions, surface
 from sweep.analysis.surrogate import Surrogate, fit, trials_table
 from sweep.search.space import Space
-from sweep.types import Standing, winner_of
+from sweep.types import Standing
 
 PAIRS_DRAWN = 3
 _UNTOLD = "The trials do not tell how the parameters act: those left out are predicted badly"
@@ -77,7 +78,8 @@ def effects_of(standings: Sequence[Standing], space: Space, *, seed: int) -> Eff
         surfaces=_surfaces(surrogate, pairs) if surrogate else (),
         r_squared=None if surrogate is None else surrogate.r_squared,
         trusted=trusted,
-        advice=edges(best.trial.recipe, space, shares) if best and trusted else None,
+        # Shares are of the loss: they say nothing of where a knee lies.
+        advice=edges(best.trial.recipe, space, shares) if best and trusted and not best.aims else None,
     )
 
 

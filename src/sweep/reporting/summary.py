@@ -37,7 +37,8 @@ def verdict_of(study: StoredStudy) -> Verdict:
         headline = f"No trial may win: even trial {best.trial.id} {failing(best)}."
         return Verdict("plain", headline, _guards(best))
     if confirmation is None:
-        leads = f"Trial {best.trial.id} leads with a validation loss of {best.loss:.3f}"
+        what = "as the knee of several aims" if best.aims else f"with a validation loss of {best.loss:.3f}"
+        leads = f"Trial {best.trial.id} leads {what}"
         return Verdict("open", f"{leads}, not confirmed yet.", _progress(study))
     trial = f"trial {confirmation.trial}"
     headline = {
@@ -120,6 +121,10 @@ def _progress(study: StoredStudy) -> str:
 def points_of(study: StoredStudy, effects: Effects) -> list[str]:
     """Sentences on what matters and where training starts from."""
     points = list(effects.readings)
+    if study.best and study.best.aims:
+        points.append(
+            "All this is said of the validation loss, which this search with its several aims did not follow."
+        )
     if study.notes.base_loss is not None:
         points.append(f"Before any training the model's validation loss is {study.notes.base_loss:.3f}.")
     return points
@@ -135,6 +140,9 @@ def comparison_of(study: StoredStudy) -> list[tuple[str, str, str]]:
     rows = [(title(name), ours[name], theirs[name]) for name in study.names]
     final = f"{defaults.loss:.4f}" if defaults.state == "complete" else defaults.state
     rows.append(("validation loss", f"{winner.loss:.4f}", final))
+    for at, one in enumerate(winner.aims):
+        other_one = f"{defaults.aims[at].value:.4g}" if defaults.aims else defaults.state
+        rows.append((f"validation {title(one.aim)}", f"{one.value:.4g}", other_one))
     if confirmation is None:
         return rows
     first, second = confirmation.winner, confirmation.defaults

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.evaluation.course import best_rung, rose_twice
+from sweep.search.aims import asked
 from sweep.search.entries import JOB, STOPPED
 from sweep.search.plan import Plan
 from sweep.search.states import newest
@@ -38,6 +39,7 @@ def next_job(standing: Standing, attributes: Mapping[str, Any], plan: Plan, rung
     again = stop <= standing.reached
     judged_at = horizon if again else stop
     out = attributes.get(JOB)
+    evaluation, last = plan.judged_on(judged_at, horizon), judged_at == horizon
     return Job(
         id=f"{standing.trial.id}@{stop}{'/again' if again else ''}",
         attempt=out["attempt"] + 1 if out and out["stop"] == stop else 0,
@@ -47,6 +49,7 @@ def next_job(standing: Standing, attributes: Mapping[str, Any], plan: Plan, rung
         horizon=horizon,
         checkpoint=checkpoint,
         train=View("train"),
-        evaluation=plan.judged_on(judged_at, horizon),
-        probe=plan.probe if judged_at == horizon else None,
+        evaluation=evaluation,
+        asked=asked(plan, evaluation, last=last),
+        probe=plan.probe if last else None,
     )

@@ -13,7 +13,7 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 
@@ -23,12 +23,15 @@ from optuna.samplers import BaseSampler, GPSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweep.analysis.front import winner_of
 from sweep.errors import StudyError
 from sweep.evaluation.guards import guard_probe
+from sweep.search.aims import check_directions, directions, measured, told
 from sweep.search.budget import may_advance, may_start
 from sweep.search.draw import Draw
 from sweep.search.entries import (
     AGAIN,
+    AIMS,
     END,
     GUARDS,
     JOB,
@@ -37,6 +40,7 @@ from sweep.search.entries import (
     RECIPE,
     SECONDS,
     STOPPED,
+    aims_entry,
     entry,
     guards_entry,
     judgeable,
@@ -51,7 +55,7 @@ from sweep.search.scheduler import Advance, Scheduler
 from sweep.search.states import drop
 from sweep.search.storage import PausedAsPruned
 from sweep.search.stretch import is_judged, next_job, next_stop
-from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, Standing, Verdict, Wait, winner_of
+from sweep.types import Aimed, Capacity, Done, Job, Progress, Recipe, Report, Standing, Verdict, Wait
 
 # The driver seconds are kept so often, which is a transaction of its own; a kill loses the rest.
 KEEP_SECONDS = 10.0
@@ -91,10 +95,11 @@ class Study:
         self._optuna = optuna.create_study(
             study_name=plan.name,
             storage=self._storage,
-            direction="minimize",
+            directions=directions(plan),
             load_if_exists=True,
         )
         self._check_fingerprint()
+        check_directions(self._optuna, plan)
         self._optuna.set_user_attr(OUTLINE, self._outline())
         self._spent_before = float(self._optuna.user_attrs.get(SECONDS, 0.0))
         self._seconds_kept = -math.inf
@@ -188,17 +193,18 @@ class Study:
         if job is None or job.attempt != event.attempt or job.trial.number is None:
             return
         number = job.trial.number
-        event = judged_by(event, self.plan.judged_by, self.plan.metrics)
+        event = judgeable(judged_by(event, self.plan.judged_by, self.plan.metrics))
+        event, aims = measured(event, self.plan, job.evaluation)
         if number == 0 and event.state == "failed":
             raise StudyError(
                 f"Trial 0, the recipe's own values, failed, so every other would: {event.error}\n"
                 "It was not recorded. Mend the cause and start again."
             )
         del self._jobs[event.job]
-        event = self._with_stopped(judgeable(event), number, job.stop)
+        event = self._with_stopped(event, number, job.stop)
         match event.state:
             case "reached":
-                self._keep(event, number, job)
+                self._keep(event, number, job, aims)
             case "stopped":
                 self._set(number, STOPPED, stopped_entry(event, job.stop))
             case "diverged" | "infeasible" | "failed":
@@ -215,7 +221,7 @@ class Study:
     def _start(self) -> int:
         """A new trial, stored with its recipe in one write: there is no half of it to recover."""
         number = len(self._standings)
-        recipe = self._draw(number) if number else self.plan.defaults
+        recipe, noted = self._draw(number)
         distributions = self.plan.space.distributions()
         parameters = self.plan.space.encode(recipe)
         stored = self._storage.create_new_trial(
@@ -225,6 +231,7 @@ class Study:
                 params=parameters,
                 distributions={name: distributions[name] for name in parameters},
                 user_attrs={RECIPE: asdict(recipe)},
+                system_attrs=noted,
             ),
         )
         if self._storage.get_trial(stored).number != number:
@@ -235,14 +242,17 @@ class Study:
         self._settle(number)
         return number
 
-    def _draw(self, number: int) -> Recipe:
+    def _draw(self, number: int) -> tuple[Recipe, dict[str, object]]:
+        """The recipe, trial 0's given, and what the sampler notes of it."""
         with warnings.catch_warnings():
             # The configuration chose it; a warning at each ask would bury the live table.
             warnings.simplefilter("ignore", ExperimentalWarning)
             sampler = self._sampler(_seed(self.plan.seed, number))
         seen = self._storage.judging_divergence() if isinstance(sampler, GPSampler) else nullcontext()
         with seen:
-            return self.plan.space.drawn(Draw(self._optuna, sampler, number).value, self.plan.defaults)
+            draw = Draw(self._optuna, self._storage, sampler, number)
+            drawn = self.plan.space.drawn(draw.value, self.plan.defaults) if number else self.plan.defaults
+            return drawn, draw.noted
 
     def _hand_out(self, number: int) -> Job:
         standing = self._standings[number]
@@ -262,12 +272,14 @@ class Study:
         stop = next_stop(standing, self._rungs_of(standing))
         return standing.state == "paused" and stop <= standing.reached
 
-    def _keep(self, event: Report, number: int, job: Job) -> None:
-        """Store what a job found at its rung: guards first, for with its report the trial may be final."""
+    def _keep(self, event: Report, number: int, job: Job, aims: Sequence[Aimed]) -> None:
+        """Store what a job found at its rung: the report last, for with it the trial may be final."""
         verdicts: tuple[Verdict, ...] = ()
         if job.probe and self.plan.guards:
             verdicts = guard_probe(event.probed, self.plan.guards)
             self._set(number, GUARDS, guards_entry(verdicts))
+        if aims:
+            self._set(number, AIMS, aims_entry(aims))
         reached = self._standings[number].reached
         again = job.stop <= reached
         kept = rung_entry(
@@ -293,7 +305,8 @@ class Study:
         trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
         standing = self._stored(number)
         if not frozen.state.is_finished():
-            for rung, loss in standing.values.items():
+            # Optuna takes reports of one objective alone.
+            for rung, loss in standing.values.items() if self.plan.aimed_by is None else ():
                 if rung not in frozen.intermediate_values:
                     trial.report(loss, rung)
             standing = self._tell(trial, standing)
@@ -305,7 +318,8 @@ class Study:
         number = trial.number
         if standing.state in ("diverged", "infeasible"):
             # Told FAIL, TPE would go on proposing that region; as PRUNED and infeasible it leaves it.
-            if standing.reached + 1 not in self._frozen(number).intermediate_values:
+            shown = self._frozen(number).intermediate_values
+            if self.plan.aimed_by is None and standing.reached + 1 not in shown:
                 trial.report(math.nan, standing.reached + 1)
             _constrain(trial, standing.state, 1.0)
             self._optuna.tell(number, state=TrialState.PRUNED)
@@ -314,7 +328,7 @@ class Study:
         elif is_judged(standing, self._rungs_of(standing)):
             if standing.verdicts:
                 _constrain(trial, GUARDS, standing.violation)
-            self._optuna.tell(number, standing.loss)
+            self._optuna.tell(number, told(standing))
         elif self._is_given_up(standing):
             self._optuna.tell(number, state=TrialState.PRUNED)
         return self._stored(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sweep.analysis.axes import title
 from sweep.errors import ModelError
 from sweep.reporting.live import duration
 from sweep.search.loop import run_jobs
@@ -42,6 +43,9 @@ def expectation(study: Study, base: Report) -> str:
         if seconds
         else ""
     )
+    if study.plan.aimed_by:
+        aims = ", ".join(title(aim.name) for aim in study.plan.aimed_by.aims)
+        bound = f", and what each takes to answer {len(base.rows)} rows for its {aims}{bound}"
     before = f"{begun} trials done before; " if begun else ""
     return (
         f"{before}{trials} trials over {over}, judged after {', '.join(map(str, study.ladder))} examples; "
