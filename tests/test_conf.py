@@ -22,11 +22,13 @@ DEFAULTS = [file for file in WRITTEN_BY_HAND if file.parent.name != "experiment"
 COMPANIONS = {
     "data=own": ["data.path=rows.jsonl"],
     "sampler=gp": ["scheduler=full"],
+    "sampler=nsga2": ["scheduler=full", "budget.trials=9"],
     "objective=business": [
         "objective.goal=fewer tickets",
         "objective.success={net_per_ticket_min: 0.5, resolved_min: 0.5, wrong_max: 0.1}",
     ],
 }
+COMPANIONS["objective=pareto"] = [*COMPANIONS["objective=business"], "scheduler=full"]
 
 
 def choices() -> list[str]:
@@ -48,7 +50,7 @@ def test_each_file_composes(choice: str, tmp_path: Path) -> None:
 
 def test_no_file_is_left_out() -> None:
     assert len(choices()) == len(FILES) - 1, "conf/config.yaml and the files of groups"
-    assert len(WRITTEN_BY_HAND) == 43
+    assert len(WRITTEN_BY_HAND) == 45
 
 
 @pytest.mark.parametrize("file", WRITTEN_BY_HAND, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -146,11 +146,11 @@ def _hint(cls: type, parameter: inspect.Parameter) -> object:
         return object
     holder = type("holder", (), {"__annotations__": {"it": parameter.annotation}})
     # A field that a base class declares may name what only the base's module knows.
-    modules = (vars(sys.modules[base.__module__]) for base in reversed(cls.__mro__))
+    known: dict[str, object] = {}
+    for base in reversed(cls.__mro__):
+        known |= vars(sys.modules[base.__module__])
     try:
-        return get_type_hints(holder, {name: value for module in modules for name, value in module.items()})[
-            "it"
-        ]
+        return get_type_hints(holder, known)["it"]
     except NameError:
         return object
 

@@ -65,19 +65,17 @@ class Pareto(Business):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = list(self.aims)
-        enough = len(given) >= 2
+        given, enough = list(self.aims), len(self.aims) >= 2
         require("objective.aims", given, enough, "two aims at least; for net value alone, objective=business")
         first = given[0] == NET_VALUE
-        require("objective.aims", given, first, f"begun with {NET_VALUE}, by which finalists are compared")
+        require("objective.aims", given, first, f"a list with {NET_VALUE} first, which decides in the end")
         require(
             "objective.rung_metric", self.rung_metric, self.rung_metric == LOSS, "loss: aims judge trials"
         )
         told = [aim.metric for aim in self.searched]
         twice = [aim.name for at, aim in enumerate(self.searched) if aim.metric in told[:at]]
-        require(
-            "objective.aims", given, not twice, f"of different things, and {', '.join(twice)} is there twice"
-        )
+        claim = f"of different things, and {', '.join(twice)} says what one before it says"
+        require("objective.aims", given, not twice, claim)
 
     @property
     def searched(self) -> tuple[Aim, ...]:
