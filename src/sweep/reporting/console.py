@@ -178,7 +178,7 @@ def tell_status(told: Transcript, study: StoredStudy, *, driver: str | None) -> 
     )
     if best := best_of(study.standings):
         so_far = "" if study.over else " so far"
-        told.more(f"{leading(best)}{so_far} ({named(best)}) after {best.reached} examples")
+        told.more(f"{leading(best, when=so_far)} ({named(best)}) after {best.reached} examples")
     bound = f" of {duration(study.seconds)}" if study.seconds else ""
     told.stage("time", f"{duration(study.seconds_spent)}{bound} of search spent{_outlook(study, driver)}")
     if study.standings:

@@ -151,11 +151,11 @@ def examples_left(standings: Sequence[Standing], *, trials: int, examples: int) 
     return max(examples - trained, (trials - begun) * trained / begun if begun else 0, 0)
 
 
-def leading(standing: Standing) -> str:
-    """What the trial that leads is worth, by the search's aims or by its loss."""
+def leading(standing: Standing, *, when: str = "") -> str:
+    """What the trial that leads is worth, by the search's aims or by its loss. when: such as " so far"."""
     if not standing.aims:
-        return f"best {standing.loss:.4f}"
-    return f"knee {', '.join(f'{title(one.aim)} {one.value:.4g}' for one in standing.aims)}"
+        return f"best{when} {standing.loss:.4f}"
+    return f"knee{when} {', '.join(f'{title(one.aim)} {one.value:.4g}' for one in standing.aims)}"
 
 
 def best_of(standings: Sequence[Standing]) -> Standing | None:
