@@ -323,8 +323,8 @@ def _check_together(config: Config) -> None:
     sampler, scheduler = config.sampler.cls, config.scheduler.cls
     if issubclass(sampler, BruteForceSampler | CmaEsSampler | GridSampler):
         raise ConfigError(
-            f"sampler: {sampler.__name__} needs the trial that it draws in the storage, where it keeps its "
-            "state; here a trial is stored after it is drawn, so it would fail, or never learn. Write "
+            f"sampler: {sampler.__name__} needs the trial that it draws in the storage, or unpickles what it "
+            "finds there; here a trial is stored after it is drawn, and a storage may be anybody's. Write "
             "sampler=tpe, and for a small space name its values as choices."
         )
     full = issubclass(scheduler, Full)
