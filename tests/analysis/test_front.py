@@ -162,7 +162,7 @@ def test_the_table_says_of_each_trial_what_it_is() -> None:
         standing(5, {288: 1.0}, "diverged"),
     ]
     table = trades(given, ["lora_rank"])
-    assert list(table.columns) == ["trial", "role", "aim0", "aim1", "lora_rank"]
+    assert list(table.columns) == ["trial", "role", "aim/aim0", "aim/aim1", "lora_rank"]
     assert list(zip(table["trial"], table["role"], strict=True)) == [
         (2, KNEE),
         (3, FRONT),
@@ -170,5 +170,5 @@ def test_the_table_says_of_each_trial_what_it_is() -> None:
         (0, BEATEN),
         (4, UNFIT),
     ]
-    assert table["aim1"].tolist() == [0.8, 0.0, 1.0, 0.2, 2.0]
+    assert table["aim/aim1"].tolist() == [0.8, 0.0, 1.0, 0.2, 2.0]
     assert trades([standing(0, {288: 1.0}, "complete")], ["lora_rank"]).empty

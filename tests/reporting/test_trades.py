@@ -84,7 +84,7 @@ def test_three_aims_are_a_row_of_pairs_without_a_line() -> None:
             trace for trace in figure.data if (trace.xaxis, trace.yaxis) == panel and trace.name != "defaults"
         ]
         points = [point for trace in there for point in zip(trace.x, trace.y, strict=True)]
-        assert sorted(points) == sorted(zip(table[across], table[up], strict=True))
+        assert sorted(points) == sorted(zip(table[f"aim/{across}"], table[f"aim/{up}"], strict=True))
     assert sum(trace.showlegend is not False for trace in figure.data) == 4
     assert figure.layout.xaxis.title.text == "net value, &lt;EUR&gt; per ticket (→ better)"
     assert figure.layout.yaxis.title.text == "p95 latency, ms (← better)"

@@ -26,12 +26,17 @@ def trades(standings: Sequence[Standing], names: Sequence[str]) -> pd.DataFrame:
         {
             "trial": standing.trial.number,
             "role": roles.get(standing.trial.id, UNFIT if standing.broken else BEATEN),
-            **{one.aim: one.value for one in standing.aims},
+            **{column_of(one): one.value for one in standing.aims},
             **{name: getattr(standing.trial.recipe, name) for name in names},
         }
         for standing in (*front, *rest)
     ]
-    return pd.DataFrame(rows, columns=["trial", "role", *(one.aim for one in aims_of(standings)), *names])
+    return pd.DataFrame(rows, columns=["trial", "role", *map(column_of, aims_of(standings)), *names])
+
+
+def column_of(aim: Aimed) -> str:
+    """The aim's column in `trades`, which no recipe field is called."""
+    return f"aim/{aim.aim}"
 
 
 def aims_of(standings: Sequence[Standing]) -> tuple[Aimed, ...]:

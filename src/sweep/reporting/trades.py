@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from sweep.analysis.axes import sentence, shown, title
 from sweep.analysis.front import front_of
-from sweep.analysis.trades import BEATEN, FRONT, KNEE, UNFIT, aims_of
+from sweep.analysis.trades import BEATEN, FRONT, KNEE, UNFIT, aims_of, column_of
 from sweep.evaluation.confirmation import Confirmation
 from sweep.reporting.style import BLUE, INK, RED, dress
 from sweep.reporting.summary import amount
@@ -57,6 +57,8 @@ def front_rows(standings: Sequence[Standing], names: Sequence[str]) -> list[list
     The defaults stand last, also where they are beaten.
     """
     front = front_of(standings)
+    if not front:
+        return []
     defaults = [one for one in standings if one.trial.number == 0 and one.aims and one not in front]
     return [
         [
@@ -83,7 +85,7 @@ def trades_figure(table: pd.DataFrame, aims: Sequence[Aimed]) -> go.Figure:
     wide = min(len(pairs), _WIDEST)
     tall = -(-len(pairs) // wide)
     figure = make_subplots(rows=tall, cols=wide, horizontal_spacing=0.09, vertical_spacing=0.16)
-    names = [name for name in table.columns if name not in ("trial", "role", *(aim.aim for aim in aims))]
+    names = [name for name in table.columns if name not in ("trial", "role", *map(column_of, aims))]
     for at, (across, up) in enumerate(pairs):
         place = {"row": at // wide + 1, "col": at % wide + 1}
         if len(aims) == 2:
@@ -94,8 +96,8 @@ def trades_figure(table: pd.DataFrame, aims: Sequence[Aimed]) -> go.Figure:
                 continue
             figure.add_scatter(
                 **place,
-                x=rows[across.aim],
-                y=rows[up.aim],
+                x=rows[column_of(across)],
+                y=rows[column_of(up)],
                 mode="markers",
                 name=label,
                 legendgroup=role,
@@ -162,17 +164,17 @@ def _axis(aim: Aimed) -> str:
 
 
 def _hover(row: Mapping[Hashable, Any], aims: Sequence[Aimed], names: Sequence[str]) -> str:
-    told = [f"{escape(title(aim.aim))} {amount(row[aim.aim])} {escape(aim.unit)}" for aim in aims]
+    told = [f"{escape(title(aim.aim))} {amount(row[column_of(aim)])} {escape(aim.unit)}" for aim in aims]
     values = [f"{escape(title(name))} {escape(shown(row[name]))}" for name in names]
     return "<br>".join([f"<b>trial {row['trial']}</b>, {row['role']}", *told, *values])
 
 
 def _draw_line(figure: go.Figure, table: pd.DataFrame, across: Aimed, up: Aimed) -> None:
     """From point to point of the front: nothing was tried between them."""
-    front = table[table["role"].isin([KNEE, FRONT])].sort_values([across.aim, up.aim])
+    front = table[table["role"].isin([KNEE, FRONT])].sort_values([column_of(across), column_of(up)])
     figure.add_scatter(
-        x=front[across.aim],
-        y=front[up.aim],
+        x=front[column_of(across)],
+        y=front[column_of(up)],
         mode="lines",
         line={"color": BLUE, "width": 1.5, "dash": "4px,3px"},
         showlegend=False,
@@ -194,8 +196,8 @@ def _ring_defaults(
         return
     figure.add_scatter(
         **place,
-        x=rows[across.aim],
-        y=rows[up.aim],
+        x=rows[column_of(across)],
+        y=rows[column_of(up)],
         mode="markers",
         name="defaults",
         legendgroup="defaults",

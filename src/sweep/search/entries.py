@@ -150,7 +150,8 @@ def standing_of(frozen: FrozenTrial, *, seed: int, base: str) -> Standing:
         reports=reports,
         verdicts=verdicts,
         violation=constraints(verdicts),
-        aims=tuple(Aimed(**one) for one in json.loads(attributes.get(AIMS, "[]"))),
+        # Without the report they are of a job that did not come to its end.
+        aims=tuple(Aimed(**one) for one in json.loads(attributes.get(AIMS, "[]"))) if reports else (),
     )
     return dataclasses.replace(standing, reason=_reason(standing))
 
