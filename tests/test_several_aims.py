@@ -85,7 +85,7 @@ def test_finalists_are_the_knee_and_others_of_the_front_and_net_value_decides(sw
     assert found.leader == front[0].trial.id
     assert {one.trial for one in found.finalists} == {one.trial.id for one in front[:3]} | {"0"}
     values = {one.trial: one.confirm.value for one in found.finalists}
-    assert found.trial == max(values, key=values.__getitem__)
+    assert values[found.trial] == max(values.values())
     assert found.objective == "net value"
     assert not [one for one in found.verdicts if one.check == "proxy_agrees"], "the search followed no loss"
     best = read_best(Path("sweeps/best/aims.yaml"))

@@ -48,18 +48,21 @@ def test_the_front_is_the_one_that_optuna_finds_directions_and_constraints_inclu
     higher: tuple[bool, bool],
 ) -> None:
     random = np.random.default_rng(7)
-    study = optuna.create_study(directions=["maximize" if up else "minimize" for up in higher])
-    standings = []
-    for number in range(60):
-        values = [float(value) for value in random.integers(0, 12, 2)]
-        violation = float(random.random() < 0.3)
-        trial = create_trial(state=TrialState.COMPLETE, values=values)
-        trial.set_constraint("guards", violation)
-        study.add_trial(trial)
-        standings.append(aimed(number, *values, higher=higher, violation=violation))
-    best = {trial.number for trial in study.best_trials}
-    assert 1 < len(best) < 60
-    assert {one.trial.number for one in front_of(standings)} == best
+    found = []
+    for _ in range(5):
+        study = optuna.create_study(directions=["maximize" if up else "minimize" for up in higher])
+        standings = []
+        for number in range(40):
+            values = [float(value) for value in random.integers(0, 30, 2)]
+            violation = float(random.random() < 0.3)
+            trial = create_trial(state=TrialState.COMPLETE, values=values)
+            trial.set_constraint("guards", violation)
+            study.add_trial(trial)
+            standings.append(aimed(number, *values, higher=higher, violation=violation))
+        best = {trial.number for trial in study.best_trials}
+        assert {one.trial.number for one in front_of(standings)} == best
+        found.append(len(best))
+    assert max(found) > 2
 
 
 def quadrant(count: int) -> np.ndarray:
@@ -128,6 +131,9 @@ def test_the_knee_leads_then_the_front_by_the_first_aim() -> None:
     front = front_of(corner)
     assert [one.trial.number for one in front] == [2, 3, 4, 1]
     assert winner_of(corner) is front[0]
+    twin = aimed(6, 0.9, 0.8)
+    assert twin.loss < corner[1].loss
+    assert [one.trial.number for one in front_of([*corner, twin])] == [6, 3, 2, 4, 1]
     assert winner_of(list(reversed(corner))) is front[0]
 
 

@@ -182,19 +182,17 @@ def test_a_driver_killed_at_any_write_finds_the_same(ranked: Ranked, sampler: st
 
 def notes(study: Study) -> list[dict[str, Any]]:
     """What samplers and guards left on each trial, and the generations' parents."""
-    return [trial.system_attrs for trial in study._optuna.get_trials()] + [study._optuna.system_attrs]
+    parents = study._storage.get_study_system_attrs(study._optuna._study_id)
+    return [*(trial.system_attrs for trial in study._optuna.get_trials()), parents]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_each_sampler_goes_on_where_trials_diverge_or_may_not_win(ranked: Ranked, name: str) -> None:
     study = run_study(rough(sampler=SAMPLERS[name], trials=40, seed=1), ranked)
-    first, later = study.standings[:10], study.standings[20:]
-
-    def unfit(standings: Any) -> float:
-        return float(np.mean([one.state == "diverged" or bool(one.broken) for one in standings]))
-
     assert {one.state for one in study.standings} == {"complete", "diverged"}
-    assert unfit(later) < 0.5 * unfit(first) or unfit(later) < 0.2
+    unfit = [one.state == "diverged" or bool(one.broken) for one in study.standings]
+    # Of random draws 28% lie above a rate of 0.01 and 40% above two epochs.
+    assert np.mean(unfit[20:]) < 0.8 * (1 - 0.72 * 0.6)
     assert study.best
     assert not study.best.broken
 

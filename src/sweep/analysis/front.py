@@ -30,12 +30,12 @@ def winner_of(standings: Sequence[Standing]) -> Standing | None:
 def front_of(standings: Sequence[Standing]) -> tuple[Standing, ...]:
     """The complete trials that no other beats in every aim: the knee, then the others by the first aim.
 
-    Among those that hold to their guards; where none does, among those that fail least. Empty where the
-    search has one aim.
+    Among those that hold to their guards; where none does, among those that fail least. Of equals the one
+    with the lower loss comes first. Empty where the search has one aim.
     """
     aimed = [standing for standing in standings if standing.state == "complete" and standing.aims]
     least = min((standing.violation for standing in aimed), default=0.0)
-    able = [standing for standing in aimed if standing.violation == least]
+    able = sorted((one for one in aimed if one.violation == least), key=lambda one: one.loss)
     if not able:
         return ()
     worth = goodness(able)

@@ -19,12 +19,12 @@ from sweep.reporting.style import BLUE, INK, RED, dress
 from sweep.reporting.summary import amount
 from sweep.types import Aimed, Standing
 
-GREY, PALE = "#B0B0B0", "#D9D9D9"
+GREY = "#B0B0B0"
 _WIDEST = 3
 # By role: how its points are called, their symbol, size and colour; drawn in this order.
 _DRAWN: Mapping[str, tuple[str, str, int, str]] = {
     UNFIT: ("fails its guards", "x", 8, GREY),
-    BEATEN: ("beaten in every aim, or equalled", "circle", 8, PALE),
+    BEATEN: ("beaten in every aim, or equalled", "circle", 8, GREY),
     FRONT: ("the front", "circle", 11, BLUE),
     KNEE: ("the knee", "star", 18, RED),
 }
