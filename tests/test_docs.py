@@ -73,6 +73,7 @@ COMPANIONS = {
         "objective.success={net_per_ticket_min: 0, resolved_min: 0, wrong_max: 1}",
     ],
 }
+COMPANIONS["objective=pareto"] = [*COMPANIONS["objective=business"], "scheduler=full"]
 
 
 def of_kind(name: str, *, beside: Path | None = None) -> list[Any]:

@@ -149,7 +149,9 @@ def test_the_page_has_a_section_of_trade_offs_and_marks_the_knee(study: StoredSt
     rows = page[page.index('<table id="trials">') :]
     (best,) = re.findall(r'<tr class="best">(.*?)</tr>', rows, re.DOTALL)
     assert re.findall(r">(\S+)</td>", best)[1] == study.best.trial.id
-    assert "several aims did not follow" in page
+    assert effects.trusted
+    assert effects.readings[-1] in page
+    assert "of the validation loss, which a search with several aims does not follow" in effects.readings[-1]
     assert effects.advice is None
 
 

@@ -17,6 +17,7 @@ from sweep.search.space import Space
 from sweep.types import Standing
 
 PAIRS_DRAWN = 3
+_BESIDE = "All this is said of the validation loss, which a search with several aims does not follow."
 _UNTOLD = "The trials do not tell how the parameters act: those left out are predicted badly"
 
 
@@ -37,7 +38,7 @@ class Effects:
     trials: `trials_table`. axes: of the whole space. importances, interactions: empty where nothing
     can be said. surfaces: of the strongest pairs, strongest first. r_squared: of the surrogate on
     trials left out, None without one; trusted: whether that is enough to say anything. advice: what to
-    search next, if so.
+    search next, if so. several: the search followed several aims, and not the loss that all this is about.
     """
 
     trials: pd.DataFrame
@@ -48,6 +49,7 @@ class Effects:
     r_squared: float | None
     trusted: bool
     advice: str | None
+    several: bool
 
     @property
     def readings(self) -> tuple[str, ...]:
@@ -58,7 +60,8 @@ class Effects:
             return (f"{_UNTOLD} (R squared {self.r_squared:.2f}): take all shares as guesses.",)
         pair = [self.surfaces[0].reading] if self.surfaces else []
         advice = [self.advice] if self.advice else []
-        return (_leading(self.importances), *pair, *advice)
+        beside = [_BESIDE] if self.several else []
+        return (_leading(self.importances), *pair, *advice, *beside)
 
 
 def effects_of(standings: Sequence[Standing], space: Space, *, seed: int) -> Effects:
@@ -70,6 +73,7 @@ def effects_of(standings: Sequence[Standing], space: Space, *, seed: int) -> Eff
     shares = importances(table, axes, seed=seed, surrogate=surrogate)
     trusted = surrogate is not None and surrogate.trusted
     best = winner_of(standings)
+    several = any(standing.aims for standing in standings)
     return Effects(
         trials=table,
         axes=axes,
@@ -79,7 +83,8 @@ def effects_of(standings: Sequence[Standing], space: Space, *, seed: int) -> Eff
         r_squared=None if surrogate is None else surrogate.r_squared,
         trusted=trusted,
         # Shares are of the loss: they say nothing of where a knee lies.
-        advice=edges(best.trial.recipe, space, shares) if best and trusted and not best.aims else None,
+        advice=edges(best.trial.recipe, space, shares) if best and trusted and not several else None,
+        several=several,
     )
 
 

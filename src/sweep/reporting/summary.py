@@ -121,10 +121,6 @@ def _progress(study: StoredStudy) -> str:
 def points_of(study: StoredStudy, effects: Effects) -> list[str]:
     """Sentences on what matters and where training starts from."""
     points = list(effects.readings)
-    if study.best and study.best.aims:
-        points.append(
-            "All this is said of the validation loss, which this search with its several aims did not follow."
-        )
     if study.notes.base_loss is not None:
         points.append(f"Before any training the model's validation loss is {study.notes.base_loss:.3f}.")
     return points
