@@ -67,7 +67,7 @@ def knee_of(worth: Array) -> int:
     Each aim is scaled by the front's range; with two aims that is the distance to the chord. Where the best
     points span no hyperplane on which every aim can be traded, as where one is best in two aims, it is the
     point nearest to the best values of all. Of equals the best in the first aim, then the first one.
-    Sources: Das 1999, Structural Optimization 18:107; nearest to the ideal: Yu 1973, Management Science 19:936.
+    Sources: Das 1999, Structural Optimization 18:107; nearest: Yu 1973, Management Science 19:936.
     """
     span = np.ptp(worth, axis=0)
     varied = span > 0
