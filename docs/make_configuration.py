@@ -80,7 +80,7 @@ the files of `conf` and `sweeps` and the classes that read them.
 | `scheduler=full` | take `scheduler/full.yaml` for this group |
 | `metric=[perplexity,hard_rows]` | take several files, where a group allows it |
 | `budget.trials=64` | set a key |
-| `+sampler.multivariate=true` | add a key that the class takes and the file does not hold |
+| `+sampler.constant_liar=true` | add a key that the class takes and the file does not hold |
 | `~space.weight_decay` | remove a key |
 | `+experiment=smoke`, `+best=smoke` | add a file that sets keys of several groups |
 
@@ -129,7 +129,7 @@ def read(file: Path, prefix: str = "") -> list[Key]:
 
 def _keys(node: yaml.MappingNode, prefix: str, text: str) -> Iterator[Key]:
     for key, value in node.value:
-        if not prefix and key.value == "defaults":
+        if "." not in prefix and key.value == "defaults":
             continue
         path = f"{prefix}.{key.value}".lstrip(".")
         comment = _comment_above(text.splitlines()[: key.start_mark.line])
@@ -178,6 +178,8 @@ def _group(group: str) -> list[str]:
         default = " (default)" if file.stem in _defaults().get(group, ()) else ""
         choice = f"+{group}={file.stem}" if group == "experiment" else f"{group}={file.stem}"
         lines += [f"### `{choice}`{default}", "", purpose(file), ""]
+        if included := _included(file):
+            lines += [f"It has all keys of {_listed(f'{group}={name}' for name in included)}, and these:", ""]
         lines += {"space": _space_table, "experiment": _experiment_table}.get(group, _group_table)(file)
         lines += [""]
     return lines
@@ -299,6 +301,12 @@ def _overridden(file: Path) -> dict[str, str]:
     node = yaml.safe_load(file.read_text("utf-8"))
     entries = (entry for entry in node.get("defaults", ()) if isinstance(entry, dict))
     return {key.removeprefix("override /"): name for entry in entries for key, name in entry.items()}
+
+
+def _included(file: Path) -> list[str]:
+    """The files of the same group whose keys it takes over."""
+    node = yaml.safe_load(file.read_text("utf-8"))
+    return [entry for entry in node.get("defaults", ()) if isinstance(entry, str) and entry != "_self_"]
 
 
 def _files(group: str) -> list[Path]:

@@ -24,11 +24,13 @@ COMPANIONS = {
     "sampler=gp": ["scheduler=full"],
     "scheduler=wilcoxon": ["validation=kfold"],
     "validation=kfold": ["scheduler=full"],
+    "sampler=nsga2": ["scheduler=full", "budget.trials=9"],
     "objective=business": [
         "objective.goal=fewer tickets",
         "objective.success={net_per_ticket_min: 0.5, resolved_min: 0.5, wrong_max: 0.1}",
     ],
 }
+COMPANIONS["objective=pareto"] = [*COMPANIONS["objective=business"], "scheduler=full"]
 
 
 def choices() -> list[str]:
@@ -50,7 +52,7 @@ def test_each_file_composes(choice: str, tmp_path: Path) -> None:
 
 def test_no_file_is_left_out() -> None:
     assert len(choices()) == len(FILES) - 1, "conf/config.yaml and the files of groups"
-    assert len(WRITTEN_BY_HAND) == 46
+    assert len(WRITTEN_BY_HAND) == 48
 
 
 @pytest.mark.parametrize("file", WRITTEN_BY_HAND, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -451,7 +451,7 @@ class TestTargets:
         with pytest.raises(ConfigError, match=r"^scheduler\.eta: no such key"):
             arguments("scheduler=own")
 
-    @pytest.mark.parametrize("name", ["CmaEsSampler", "GridSampler", "NSGAIISampler", "BruteForceSampler"])
+    @pytest.mark.parametrize("name", ["CmaEsSampler", "GridSampler", "BruteForceSampler"])
     def test_samplers_that_keep_state_on_trials_are_refused(self, name: str, smoke: Compose) -> None:
         keys = ["+sampler.search_space={lora_rank: [8]}"] if name == "GridSampler" else []
         with pytest.raises(ConfigError, match=rf"^sampler: {name} needs the trial.*Write sampler=tpe"):

@@ -67,11 +67,13 @@ SHORT = ["model=tiny_llama", "recipe.epochs=0.05", "budget.trials=3"]
 COMPANIONS = {
     "data=own": ["data.path=tickets.jsonl"],
     "sampler=gp": ["scheduler=full"],
+    "sampler=nsga2": ["scheduler=full", "budget.trials=9"],
     "objective=business": [
         "objective.goal=x",
         "objective.success={net_per_ticket_min: 0, resolved_min: 0, wrong_max: 1}",
     ],
 }
+COMPANIONS["objective=pareto"] = [*COMPANIONS["objective=business"], "scheduler=full"]
 
 
 def of_kind(name: str, *, beside: Path | None = None) -> list[Any]:

@@ -505,6 +505,61 @@ FOLDED = [
     ),
 ]
 
+PARETO = f"{BUSINESS.replace('=business', '=pareto')} scheduler=full"
+AIMS = [
+    Mistake(
+        f"{FAST} objective=pareto scheduler=full",
+        "objective.goal",
+        "limits that were written",
+        "Write objective.goal",
+    ),
+    Mistake(
+        PARETO.replace("scheduler=full", "scheduler=asha"),
+        "Asha stops most before",
+        "ran to the end",
+        "Write scheduler=full.",
+    ),
+    Mistake(f"{PARETO} 'objective.aims=[net_value]'", "['net_value']", "two aims", "Change objective.aims"),
+    Mistake(
+        f"{PARETO} 'objective.aims=[net_value,speed]'",
+        "'speed' is no aim",
+        "must be one of net_value, p95_latency, quality",
+        "Change objective.aims",
+    ),
+    Mistake(
+        f"{PARETO} 'objective.aims=[net_value,rouge_l]'",
+        "Did you mean",
+        "or a scorer that is chosen: facts, chrf",
+        "with scorer=[...]",
+    ),
+    Mistake(f"{PARETO} objective.aims=net_value", "'net_value'", "a list must stand", "Write [a, b]"),
+    Mistake(
+        f"{PARETO} objective.quality=rouge_l",
+        "objective.quality: 'rouge_l'",
+        "none of the scorers",
+        "Change objective.quality",
+    ),
+    Mistake(
+        f"{PARETO} objective.quality=null", "got null", "must name a scorer", "Write objective.quality=chrf"
+    ),
+    Mistake(
+        f"{PARETO} 'objective.aims=[quality,net_value]'",
+        "'quality', 'net_value'",
+        "net_value first",
+        "Change",
+    ),
+    Mistake(f"{FAST} sampler=nsga2", "NSGAIISampler", "ran to the end", "Write scheduler=full"),
+    Mistake(
+        f"{PARETO} sampler=nsga2 sampler.population_size=50",
+        "got 50",
+        "must be below budget.trials=8",
+        "or raise budget.trials",
+    ),
+    Mistake(
+        f"{PARETO} sampler=nsga2 sampler.population_size=1", "sampler: NSGAIISampler", "equal to 2", "greater"
+    ),
+]
+
 ALL = [
     *EXPERIMENT,
     *EXPERIMENT_FILE,
@@ -514,6 +569,7 @@ ALL = [
     *MODEL,
     *PLACES,
     *OBJECTIVE,
+    *AIMS,
     *BASELINE,
     *FOLDED,
 ]

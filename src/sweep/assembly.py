@@ -20,6 +20,8 @@ from sweep.engines.inputs import Inputs
 from sweep.engines.model import ModelSource, describe
 from sweep.evaluation.metrics import LOSS
 from sweep.evaluation.outcomes import Judge
+from sweep.evaluation.pareto import Pareto
+from sweep.evaluation.scorers import FACTS
 from sweep.stages.audit import audit_data
 from sweep.stages.baselines import Baselines
 from sweep.stages.yardstick import Yardstick
@@ -29,6 +31,8 @@ from sweep.types import Backend, Trial
 
 # Guards that no trial of a search is held to, only who is confirmed.
 _AFTERWARDS = ("overlap", "forgetting")
+# Keys of an objective that no value depends on.
+_LIMITS = ("goal", "success", "hard_limits", "rung_metric")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,22 @@ class Assembly:
             "data.max_tokens": str(config.data.max_tokens),
             "model": self.model.identity,
             "engine": config.engine.cls.__name__,
+            **_aims(config),
         }
+
+
+def _aims(config: Config) -> dict[str, str]:
+    """What values by several aims depend on, beside all that a loss does."""
+    objective = config.objective.build()
+    if not isinstance(objective, Pareto):
+        return {}
+    weighed = asdict(objective).items()
+    judges = {FACTS, objective.proxy, *(aim.metric for aim in objective.searched)}
+    return {
+        **{f"objective.{key}": json.dumps(value) for key, value in weighed if key not in _LIMITS},
+        **{f"scorer.{name}": str(scorer) for name, scorer in config.scorers.items() if name in judges},
+        "evaluation.reply_tokens": str(config.evaluation.reply_tokens),
+    }
 
 
 def assemble(config: Config, *, model: ModelSource | None = None) -> Assembly:

@@ -235,7 +235,7 @@ def _strays(raw: dict[str, Any], parsed: Sequence[Override], known: Groups) -> I
 def _missing(key: str, parsed: Sequence[Override], known: Groups) -> str:
     if key == "objective.goal" or key.startswith("objective.success."):
         return (
-            f"{key}: must be given. objective=business weighs benefits against costs, and without a goal and "
+            f"{key}: must be given. The objective weighs benefits against costs, and without a goal and "
             "limits that were written down beforehand any result can be called a success. Write "
             "objective.goal='...' and objective.success.net_per_ticket_min, resolved_min and wrong_max, or "
             "objective=loss, which asks for nothing."

@@ -328,21 +328,34 @@ def _check_ranges(config: _Plain) -> None:
 def _check_together(config: Config) -> None:
     from optuna.samplers import BaseGASampler, BruteForceSampler, CmaEsSampler, GPSampler, GridSampler
 
+    from sweep.evaluation.pareto import Pareto
     from sweep.search.scheduler import Full
 
     sampler, scheduler = config.sampler.cls, config.scheduler.cls
-    if issubclass(sampler, BaseGASampler | BruteForceSampler | CmaEsSampler | GridSampler):
+    if issubclass(sampler, BruteForceSampler | CmaEsSampler | GridSampler):
         raise ConfigError(
-            f"sampler: {sampler.__name__} needs the trial that it draws in the storage, where it keeps its "
-            "state; here a trial is stored after it is drawn, so it would fail, or never learn. Write "
+            f"sampler: {sampler.__name__} needs the trial that it draws in the storage, or unpickles what it "
+            "finds there; here a trial is stored after it is drawn, and a storage may be anybody's. Write "
             "sampler=tpe, and for a small space name its values as choices."
         )
     full = issubclass(scheduler, Full)
-    if issubclass(sampler, GPSampler) and not full:
+    if issubclass(sampler, GPSampler | BaseGASampler) and not full:
         raise ConfigError(
-            f"sampler: GPSampler learns from trials that ran to the end, and {scheduler.__name__} "
+            f"sampler: {sampler.__name__} learns from trials that ran to the end, and {scheduler.__name__} "
             "stops most before. Write scheduler=full, or sampler=tpe."
         )
+    if issubclass(config.objective.cls, Pareto):
+        if not full:
+            raise ConfigError(
+                "scheduler: objective=pareto judges trials by what they reply once they ran to the end, and "
+                f"{scheduler.__name__} stops most before. Write scheduler=full."
+            )
+        if config.validation.folds is not None:
+            raise ConfigError(
+                f"validation.folds={config.validation.folds}: objective=pareto judges trials by what one "
+                "model replies, and a cross-validation trains one for each fold; it must be null. Write "
+                "validation=holdout, or objective=business."
+            )
     if "epochs" in config.space.distributions() and not full and config.validation.folds is None:
         raise ConfigError(
             "space.epochs: warm-up and decay are shares of a trial's own length, so a short run is not the "
@@ -354,6 +367,7 @@ def _check_together(config: Config) -> None:
 def _check_arguments(config: Config) -> None:
     """Nothing, or what a class says against its arguments: now, not after the data is loaded."""
     from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import BaseGASampler
 
     judges = (*config.metrics.values(), *config.scorers.values(), config.objective)
     for target in (config.model, config.scheduler, *judges, *config.baselines.values()):
@@ -361,4 +375,9 @@ def _check_arguments(config: Config) -> None:
     check_objective(config.objective, metrics=config.metrics, scorers=config.scorers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        config.sampler.build(seed=0)
+        sampler = config.sampler.build(seed=0)
+    if isinstance(sampler, BaseGASampler) and (sampler.population_size or 0) >= config.budget.trials:
+        raise ConfigError(
+            f"sampler.population_size: must be below budget.trials={config.budget.trials}, for the first "
+            f"generation is drawn at random; got {sampler.population_size}. Lower it, or raise budget.trials."
+        )

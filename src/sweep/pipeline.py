@@ -35,6 +35,7 @@ from sweep.reporting.console import (
     tell_confirmation,
     tell_effects,
     tell_goal,
+    tell_trades,
 )
 from sweep.reporting.html import write_report
 from sweep.reporting.live import Scoreboard, duration
@@ -46,13 +47,14 @@ from sweep.search.plan import Plan
 from sweep.search.storage import open_storage
 from sweep.search.stored import StoredStudy, read_study
 from sweep.search.study import Study
-from sweep.stages.analyse import log_effects
+from sweep.stages.analyse import log_effects, log_trades
 from sweep.stages.audit import log_audit, require_fit
 from sweep.stages.baselines import Baselines, Tried, log_baselines
 from sweep.stages.confirm import Confirmed, confirm, simpler_from
 from sweep.stages.finalists import Finalists
 from sweep.stages.publish import publish
 from sweep.stages.untrained import expectation, score_base
+from sweep.stages.yardstick import Yardstick
 from sweep.targets import built
 from sweep.tracking.best import training_command
 from sweep.tracking.mlflow import Tracker
@@ -84,14 +86,14 @@ class Pipeline:
             checked = audited(assembly)
             require_fit(checked)
             tell_audit(self._told, checked)
-            study = self._open_study(assembly)
+            yardstick = yardstick_of(assembly)
+            study = self._open_study(assembly, yardstick)
             study.note("audit", checked.as_json())
             record = self._record(assembly, study)
             study.note("asked", asdict(self._asked(record)))
             tracker = self._open_tracker(record, study)
             log_audit(checked, tracker, assembly.folder)
             with closing(assembly.backend), tracker:
-                yardstick = yardstick_of(assembly)
                 goal = yardstick.goal
                 study.note("goal", asdict(goal))
                 tell_goal(self._told, goal)
@@ -114,7 +116,7 @@ class Pipeline:
         for note in assembly.data.notes:
             self._told.more(note)
 
-    def _open_study(self, assembly: Assembly) -> Study:
+    def _open_study(self, assembly: Assembly, yardstick: Yardstick) -> Study:
         config, data, folds = self._config, assembly.data, self._config.validation.folds
         minutes, train_rows = config.budget.minutes, len(data.examples["train"])
         available = max(Counter(data.folds.values()).values()) if folds else len(data.examples["validation"])
@@ -140,6 +142,7 @@ class Pipeline:
             judged_by=str(config.objective.arguments.get("rung_metric", LOSS)),
             guards=config.guards,
             folds=folds,
+            aimed_by=yardstick if yardstick.aims else None,
         )
         return Study(
             plan,
@@ -209,6 +212,7 @@ class Pipeline:
         with interruptible(study.interrupt), board:
             search(study, assembly.backend, [tracker, board])
         tracker.sync(study.standings)
+        tell_trades(self._told, study.standings, study.plan.space.names)
 
     def _confirm(
         self,
@@ -242,6 +246,7 @@ class Pipeline:
         assert leader is not None
         effects = effects_of(study.standings, study.plan.space, seed=config.seed)
         log_effects(effects, tracker)
+        log_trades(study.standings, study.plan.space.names, tracker)
         tell_effects(self._told, effects)
         published = publish(
             self._best_config(assembly, study, confirmed.confirmation, checked, tracker.parent_run_id),

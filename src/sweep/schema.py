@@ -59,7 +59,8 @@ def check_keys(node: Mapping[str, object], known: Iterable[str], path: str) -> N
     prefix = f"{path}." if path else ""
     for key in node:
         if key not in names:
-            hint = f"Did you mean `{prefix}{nearest(str(key), names)[0]}`?" if names else "It takes none."
+            none = f"It takes none: remove it, or where a file sets it write ~{prefix}{key}."
+            hint = f"Did you mean `{prefix}{nearest(str(key), names)[0]}`?" if names else none
             raise ConfigError(f"{prefix}{key}: no such key. {hint}")
 
 

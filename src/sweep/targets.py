@@ -153,8 +153,12 @@ def _hint(cls: type, parameter: inspect.Parameter) -> object:
     if parameter.annotation is parameter.empty:
         return object
     holder = type("holder", (), {"__annotations__": {"it": parameter.annotation}})
+    # A field that a base class declares may name what only the base's module knows.
+    known: dict[str, object] = {}
+    for base in reversed(cls.__mro__):
+        known |= vars(sys.modules[base.__module__])
     try:
-        return get_type_hints(holder, vars(sys.modules[cls.__module__]))["it"]
+        return get_type_hints(holder, known)["it"]
     except NameError:
         return object
 

@@ -257,6 +257,15 @@ class Verdict:
     message: str
 
 
+class Aimed(NamedTuple):
+    """A trial's value by one of several aims. unit: what it is counted in."""
+
+    aim: str
+    value: float
+    unit: str
+    higher_is_better: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """Where a trial of the search stands.
@@ -268,6 +277,8 @@ class Standing:
     error limits, as `constraints` gives it; above 0 the trial does not win while another may.
     folds: of a cross-validation, where each rung is a fold, a training of its own, and examples seen are
     those of all of them; after the folds' reports stands their mean. None: rungs of one training.
+    aims: its values by several, in their order, once it reached its last rung; empty where the loss is the
+    only one.
     """
 
     trial: Trial
@@ -277,6 +288,7 @@ class Standing:
     verdicts: tuple[Verdict, ...] = ()
     violation: float = 0.0
     folds: int | None = None
+    aims: tuple[Aimed, ...] = ()
 
     @property
     def rungs(self) -> tuple[Report, ...]:
@@ -312,15 +324,6 @@ class Standing:
         """The guards that forbid it to win."""
         failed = (verdict for verdict in self.verdicts if not verdict.passed)
         return tuple(verdict.check for verdict in failed if verdict.severity == "error")
-
-
-def winner_of(standings: Sequence[Standing]) -> Standing | None:
-    """The complete trial with the lowest loss among those that may win.
-
-    Where none may, the one that fails its guards least: whoever speaks of it says that it fails.
-    """
-    complete = [standing for standing in standings if standing.state == "complete"]
-    return min(complete, key=lambda standing: (standing.violation, standing.loss), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

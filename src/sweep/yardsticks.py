@@ -46,14 +46,29 @@ def check_objective(objective: Target, *, metrics: Collection[str], scorers: Col
     """Nothing, or ConfigError: the objective names a metric, a scorer or a file that is not there."""
     given = objective.arguments
     _check_name("rung_metric", given.get("rung_metric", LOSS), [LOSS, *metrics], group="metric")
-    for key in ("metric", "proxy"):
+    for key in ("metric", "proxy", "quality"):
         _check_name(key, given.get(key), list(scorers), group="scorer")
+    _check_aims(objective, scorers)
     labels = given.get("labels")
     if labels is not None and not Path(str(labels)).expanduser().is_file():
         raise ConfigError(
             f"objective.labels={labels}: no such file; must hold what people said of replies. Correct it, or "
             "set objective.labels=null."
         )
+
+
+def _check_aims(objective: Target, scorers: Collection[str]) -> None:
+    from sweep.evaluation.pareto import OFFERED, Pareto
+
+    for aim in objective.build().searched if issubclass(objective.cls, Pareto) else ():
+        known = [*OFFERED, *scorers]
+        if aim.name not in known:
+            raise ConfigError(
+                f"objective.aims: {aim.name!r} is no aim. Did you mean `{nearest(aim.name, known)[0]}`? It "
+                f"must be one of {', '.join(OFFERED)}, or a scorer that is chosen: "
+                f"{', '.join(scorers) or 'none'}. Change objective.aims, or choose the scorer's file with "
+                "scorer=[...]."
+            )
 
 
 def _check_name(key: str, name: object, known: Sequence[str], *, group: str) -> None:

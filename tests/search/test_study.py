@@ -52,6 +52,10 @@ class DyingStorage(InMemoryStorage):
         self._write()
         super().set_study_user_attr(*args, **kwargs)
 
+    def set_study_system_attr(self, *args: Any, **kwargs: Any) -> None:
+        self._write()
+        super().set_study_system_attr(*args, **kwargs)
+
     def create_new_trial(self, *args: Any, **kwargs: Any) -> int:
         self._write()
         return super().create_new_trial(*args, **kwargs)

@@ -9,13 +9,15 @@ import pandas as pd
 
 from sweep.analysis.advice import edges
 from sweep.analysis.axes import Axis, axes_of, sentence, title
+from sweep.analysis.front import winner_of
 from sweep.analysis.importance import importances
 from sweep.analysis.interactions import AGREEMENT, describe, interactions, surface
 from sweep.analysis.surrogate import Surrogate, fit, trials_table
 from sweep.search.space import Space
-from sweep.types import Standing, winner_of
+from sweep.types import Standing
 
 PAIRS_DRAWN = 3
+_BESIDE = "All this is said of the validation loss, which a search with several aims does not follow."
 _UNTOLD = "The trials do not tell how the parameters act: those left out are predicted badly"
 
 
@@ -36,7 +38,7 @@ class Effects:
     trials: `trials_table`. axes: of the whole space. importances, interactions: empty where nothing
     can be said. surfaces: of the strongest pairs, strongest first. r_squared: of the surrogate on
     trials left out, None without one; trusted: whether that is enough to say anything. advice: what to
-    search next, if so.
+    search next, if so. several: the search followed several aims, and not the loss that all this is about.
     """
 
     trials: pd.DataFrame
@@ -47,6 +49,7 @@ class Effects:
     r_squared: float | None
     trusted: bool
     advice: str | None
+    several: bool
 
     @property
     def readings(self) -> tuple[str, ...]:
@@ -57,7 +60,8 @@ class Effects:
             return (f"{_UNTOLD} (R squared {self.r_squared:.2f}): take all shares as guesses.",)
         pair = [self.surfaces[0].reading] if self.surfaces else []
         advice = [self.advice] if self.advice else []
-        return (_leading(self.importances), *pair, *advice)
+        beside = [_BESIDE] if self.several else []
+        return (_leading(self.importances), *pair, *advice, *beside)
 
 
 def effects_of(standings: Sequence[Standing], space: Space, *, seed: int) -> Effects:
@@ -69,6 +73,7 @@ def effects_of(standings: Sequence[Standing], space: Space, *, seed: int) -> Eff
     shares = importances(table, axes, seed=seed, surrogate=surrogate)
     trusted = surrogate is not None and surrogate.trusted
     best = winner_of(standings)
+    several = any(standing.aims for standing in standings)
     return Effects(
         trials=table,
         axes=axes,
@@ -77,7 +82,9 @@ def effects_of(standings: Sequence[Standing], space: Space, *, seed: int) -> Eff
         surfaces=_surfaces(surrogate, pairs) if surrogate else (),
         r_squared=None if surrogate is None else surrogate.r_squared,
         trusted=trusted,
-        advice=edges(best.trial.recipe, space, shares) if best and trusted else None,
+        # Shares are of the loss: they say nothing of where a knee lies.
+        advice=edges(best.trial.recipe, space, shares) if best and trusted and not several else None,
+        several=several,
     )
 
 

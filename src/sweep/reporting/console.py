@@ -16,11 +16,20 @@ from sweep.data.audit.finding import Audited
 from sweep.evaluation.confirmation import Confirmation, Simpler
 from sweep.evaluation.goal import Goal
 from sweep.evaluation.objective import Objective
-from sweep.reporting.live import best_of, duration, examples_left, named, progress_of, standings_table
+from sweep.reporting.live import (
+    best_of,
+    duration,
+    examples_left,
+    leading,
+    named,
+    progress_of,
+    standings_table,
+)
 from sweep.reporting.story import goal_sentences
 from sweep.reporting.summary import comparison_of, failure_of, measured_of, scored, word_of
+from sweep.reporting.trades import front_headings, front_rows, trade_sentences
 from sweep.search.stored import StoredStudy
-from sweep.types import Score
+from sweep.types import Score, Standing
 
 _INDENT = 9
 _WIDE = 160
@@ -110,6 +119,19 @@ def _shares(score: Score) -> str:
     return ", ".join(told)
 
 
+def tell_trades(told: Transcript, standings: Sequence[Standing], names: Sequence[str]) -> None:
+    """The trials that no other beats in every aim, and the knee. Nothing where the search has one aim."""
+    if not (rows := front_rows(standings, names)):
+        return
+    told.stage("front", " ".join(trade_sentences(standings, None)))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in front_headings(standings, names):
+        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row, style="bold green" if row is rows[0] else None)
+    told.console.print(table)
+
+
 def tell_confirmation(told: Transcript, confirmation: Confirmation, goal: Goal | None) -> None:
     """The finalists, the winner against its rivals on test rows, what that means, and what fails."""
     best = confirmation.winner
@@ -164,13 +186,14 @@ def tell_status(told: Transcript, study: StoredStudy, *, driver: str | None) -> 
     )
     if best := best_of(study.standings):
         so_far = "" if study.over else " so far"
-        told.more(f"best{so_far} {best.loss:.4f} ({named(best)}) {progress_of(best)}")
+        told.more(f"{leading(best, when=so_far)} ({named(best)}) {progress_of(best)}")
     bound = f" of {duration(study.seconds)}" if study.seconds else ""
     told.stage("time", f"{duration(study.seconds_spent)}{bound} of search spent{_outlook(study, driver)}")
     if study.standings:
         told.console.print()
         told.console.print(standings_table(study.standings, study.names, {}))
         told.console.print()
+    tell_trades(told, study.standings, study.names)
     if study.confirmation:
         tell_confirmation(told, study.confirmation, study.notes.goal)
         tell_comparison(told, study)

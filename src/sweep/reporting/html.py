@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from sweep.analysis.axes import shown, title
 from sweep.analysis.effects import Effects
 from sweep.analysis.outcomes import outcomes
+from sweep.analysis.trades import aims_of, trades
 from sweep.analysis.ways import ways_of
 from sweep.paths import write_whole
 from sweep.reporting.curves import curves_figure
@@ -32,6 +33,7 @@ from sweep.reporting.story import (
     worth_of,
 )
 from sweep.reporting.summary import caveats_of, comparison_of, points_of, verdict_of
+from sweep.reporting.trades import front_headings, front_rows, trade_sentences, trades_figure
 from sweep.reporting.trials import columns_of, row_of
 from sweep.reporting.ways import ways_figure
 from sweep.search.stored import StoredStudy
@@ -105,6 +107,19 @@ def _story(study: StoredStudy) -> dict[str, Any]:
         "checks": checks_of(confirmation) if confirmation else [],
         "slices": slices_of(confirmation) if confirmation else [],
         "steps": steps_of(study),
+        **_trades(study),
+    }
+
+
+def _trades(study: StoredStudy) -> dict[str, Any]:
+    """What trials trade; empty where the search has one aim, or no trial has come to its end."""
+    standings, names = study.standings, study.names
+    rows = front_rows(standings, names)
+    return {
+        "trades": trade_sentences(standings, study.confirmation),
+        "front_headings": front_headings(standings, names),
+        "front": rows,
+        "front_drawn": _figure(trades_figure(trades(standings, names), aims_of(standings))) if rows else None,
     }
 
 
@@ -141,7 +156,10 @@ def _tiles(study: StoredStudy, table: pd.DataFrame) -> list[tuple[str, str, str]
     tiles = [("trials", f"{len(table)} of {study.trials}", states)]
     best = study.best
     if best is not None:
-        tiles.insert(0, ("best validation loss", f"{best.loss:.3f}", f"trial {best.trial.id}"))
+        below = f"of the knee, trial {best.trial.id}" if best.aims else f"trial {best.trial.id}"
+        tiles.insert(
+            0, ("validation loss" if best.aims else "best validation loss", f"{best.loss:.3f}", below)
+        )
     tokens = int(table["tokens"].sum())
     bound = f"of {duration(study.seconds)} for searching" if study.seconds else "no limit was given"
     tiles.append(("time of the search", duration(study.seconds_spent), bound))

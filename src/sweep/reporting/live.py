@@ -12,7 +12,9 @@ from rich.live import Live
 from rich.table import Table
 
 from sweep.analysis.axes import shown, title
-from sweep.types import Progress, Report, Standing, winner_of
+from sweep.analysis.front import winner_of
+from sweep.analysis.trades import aims_of
+from sweep.types import Progress, Report, Standing
 
 _ROWS_SHOWN = 24
 
@@ -85,7 +87,7 @@ class Scoreboard:
     def _summary(self) -> str:
         seconds = max(time.monotonic() - self._begun, 1e-9)
         best = best_of(self._standings())
-        leader = f"best {best.loss:.4f} ({named(best)})  |  " if best else ""
+        leader = f"{leading(best)} ({named(best)})  |  " if best else ""
         return f"{leader}{self._tokens / seconds:,.0f} tokens/s  |  {self._time_left(seconds)}"
 
     def _time_left(self, seconds: float) -> str:
@@ -111,17 +113,18 @@ def standings_table(
     """The newest trials, or all, one a line. latest: of trials that run, by id."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     # Folded where it is narrow: a number cut off is worse than one on two lines.
-    for heading in ("trial", *map(title, names), "examples", "loss"):
+    aims = aims_of(standings)
+    for heading in ("trial", *map(title, names), "examples", "loss", *(title(aim.aim) for aim in aims)):
         table.add_column(heading, justify="right", overflow="fold")
     table.add_column("state", overflow="fold")
     best = best_of(standings)
     for standing in standings[-rows:] if rows else standings:
-        cells = _cells(standing, names, latest.get(standing.trial.id))
+        cells = _cells(standing, names, latest.get(standing.trial.id), aims=len(aims))
         table.add_row(*cells, style=_style(standing, leads=standing is best))
     return table
 
 
-def _cells(standing: Standing, names: Sequence[str], live: Progress | None) -> list[str]:
+def _cells(standing: Standing, names: Sequence[str], live: Progress | None, *, aims: int) -> list[str]:
     seen = max(standing.reached, live.examples_seen if live else 0)
     loss = f"{standing.loss:.4f}" if standing.values else "-"
     trains = f" · train {live.train_loss:.2f}" if live and standing.state == "running" else ""
@@ -131,6 +134,7 @@ def _cells(standing: Standing, names: Sequence[str], live: Progress | None) -> l
         *parameters_of(standing, names).values(),
         str(seen),
         loss,
+        *([f"{one.value:.4g}" for one in standing.aims] or ["-"] * aims),
         f"{standing.state}{trains}{fails}",
     ]
 
@@ -151,8 +155,15 @@ def examples_left(standings: Sequence[Standing], *, trials: int, examples: int) 
     return max(examples - trained, (trials - begun) * trained / begun if begun else 0, 0)
 
 
+def leading(standing: Standing, *, when: str = "") -> str:
+    """What the trial that leads is worth, by the search's aims or by its loss. when: such as " so far"."""
+    if not standing.aims:
+        return f"best{when} {standing.loss:.4f}"
+    return f"knee{when} {', '.join(f'{title(one.aim)} {one.value:.4g}' for one in standing.aims)}"
+
+
 def best_of(standings: Sequence[Standing]) -> Standing | None:
-    """The complete trial with the lowest loss; before there is one, the lowest at the highest rung."""
+    """The complete trial that leads; before there is one, the lowest at the highest rung."""
     top = max((s.reached for s in standings), default=0)
     ahead = min((s for s in standings if top in s.values), key=lambda s: s.values[top], default=None)
     return winner_of(standings) or ahead

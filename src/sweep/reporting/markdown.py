@@ -6,6 +6,7 @@ from sweep.analysis.effects import Effects
 from sweep.reporting.steps import steps_of
 from sweep.reporting.story import baselines_of, data_sentence, goal_sentences
 from sweep.reporting.summary import comparison_of, measured_of, points_of, verdict_of
+from sweep.reporting.trades import trade_sentences
 from sweep.search.stored import StoredStudy
 
 # Columns of the simpler ways; the report holds the others.
@@ -23,6 +24,8 @@ def as_markdown(study: StoredStudy, effects: Effects) -> str:
         lines += ["", data_sentence(notes.audit)]
     if notes.baselines:
         lines += ["", *_baselines(study)]
+    if told := trade_sentences(study.standings, confirmation):
+        lines += ["", " ".join(told)]
     lines += ["", "Next:", "", *(f"- {step}" for step in steps_of(study))]
     lines += ["", "What matters:", "", *(f"- {point}" for point in points_of(study, effects))]
     if (rows := comparison_of(study)) and study.winner:

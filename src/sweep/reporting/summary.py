@@ -37,7 +37,8 @@ def verdict_of(study: StoredStudy) -> Verdict:
         headline = f"No trial may win: even trial {best.trial.id} {failing(best)}."
         return Verdict("plain", headline, _guards(best))
     if confirmation is None:
-        leads = f"Trial {best.trial.id} leads with a validation loss of {best.loss:.3f}"
+        what = "as the knee of several aims" if best.aims else f"with a validation loss of {best.loss:.3f}"
+        leads = f"Trial {best.trial.id} leads {what}"
         return Verdict("open", f"{leads}, not confirmed yet.", _progress(study))
     trial = f"trial {confirmation.trial}"
     headline = {
@@ -136,6 +137,9 @@ def comparison_of(study: StoredStudy) -> list[tuple[str, str, str]]:
     final = f"{defaults.loss:.4f}" if defaults.state == "complete" else defaults.state
     mean = f", mean of {winner.folds} folds" if winner.folds else ""
     rows.append((f"validation loss{mean}", f"{winner.loss:.4f}", final))
+    for at, one in enumerate(winner.aims):
+        other_one = f"{defaults.aims[at].value:.4g}" if defaults.aims else defaults.state
+        rows.append((f"validation {title(one.aim)}", f"{one.value:.4g}", other_one))
     if confirmation is None:
         return rows
     first, second = confirmation.winner, confirmation.defaults

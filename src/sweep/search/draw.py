@@ -9,17 +9,20 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.search.storage import UNSTORED
+from sweep.search.storage import UNSTORED, PausedAsPruned
 
 
 class Draw:
     """The values that `sampler` proposes for trial `number`, parameter by parameter.
 
     Optuna's own trials store each parameter as it is suggested; one killed in between draws other
-    values when it is completed. Nothing here is stored, so a draw is repeated or it counts.
+    values when it is completed. Nothing here is stored, so a draw is repeated or it counts. noted: what the
+    sampler writes on a trial as it proposes it, such as the generation it is of, to be stored with it.
     """
 
-    def __init__(self, study: optuna.Study, sampler: BaseSampler, number: int) -> None:
+    def __init__(
+        self, study: optuna.Study, storage: PausedAsPruned, sampler: BaseSampler, number: int
+    ) -> None:
         # Optuna keeps the history between `ask` and `tell`, and neither was called since the last draw.
         study._thread_local.cached_all_trials = None
         self._study = study
@@ -40,6 +43,7 @@ class Draw:
         sampler.before_trial(study, self._trial)
         space = sampler.infer_relative_search_space(study, self._trial)
         self._relative = sampler.sample_relative(study, self._trial, space)
+        self.noted = storage.noted()
 
     def value(self, name: str, distribution: BaseDistribution) -> Any:
         """The proposed value, inside the distribution."""

@@ -18,7 +18,7 @@ from sweep.evaluation.course import changed, rose_twice
 from sweep.evaluation.folds import ERROR, ROWS, mean_of_folds
 from sweep.evaluation.guards import constraints
 from sweep.evaluation.metrics import LOSS, measured
-from sweep.types import Metric, Recipe, Report, RowLoss, RowProbe, Standing, Trial, Verdict
+from sweep.types import Aimed, Metric, Recipe, Report, RowLoss, RowProbe, Standing, Trial, Verdict
 from sweep.types import TrialState as State
 
 # Of a study: what was planned, driver seconds over all starts, facts that stages keep.
@@ -26,8 +26,10 @@ OUTLINE = "outline"
 SECONDS = "seconds"
 NOTE = "note:"
 # Of a trial: its recipe, the job that is out, a state between rungs, how it ended badly; what its guards
-# found; the state after an earlier rung, scored again because it is the one that counts.
+# found; its values by several aims; the state after an earlier rung, scored again because it is the one that
+# counts.
 AGAIN = "again"
+AIMS = "aims"
 END = "end"
 GUARDS = "guards"
 JOB = "job"
@@ -115,6 +117,11 @@ def guards_entry(verdicts: Sequence[Verdict]) -> str:
     return json.dumps([asdict(verdict) for verdict in verdicts])
 
 
+def aims_entry(aims: Sequence[Aimed]) -> str:
+    """Values by several aims, each with what a reader must know of it, as JSON."""
+    return json.dumps([one._asdict() for one in aims])
+
+
 def stopped_entry(report: Report, stop: int) -> dict[str, object]:
     """The state in which a stretch on the way to a rung was cut short, and what it cost."""
     return {
@@ -154,6 +161,8 @@ def standing_of(frozen: FrozenTrial, *, seed: int, base: str, folds: int | None)
         verdicts=verdicts,
         violation=constraints(verdicts),
         folds=folds,
+        # Without the report they are of a job that did not come to its end.
+        aims=tuple(Aimed(**one) for one in json.loads(attributes.get(AIMS, "[]"))) if reports else (),
     )
     return dataclasses.replace(standing, reason=_reason(standing))
 

@@ -5,11 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sweep.evaluation.guards import Guards
 from sweep.evaluation.metrics import LOSS
+from sweep.evaluation.pareto import Aim
 from sweep.search.space import Space
-from sweep.types import Metric, Probe, Recipe, View
+from sweep.types import Aimed, Asking, Metric, Probe, Recipe, Report, View
+
+
+class AimedBy(Protocol):
+    """What makes values by several aims of a trial's replies. Raises ConfigError where there are none."""
+
+    @property
+    def aims(self) -> tuple[Aim, ...]: ...
+
+    def asking(self, view: View) -> Asking | None: ...
+
+    def aimed(self, view: View, report: Report) -> tuple[Aimed, ...]:
+        """A value for each aim, in their order, NaN where the replies give none."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +37,8 @@ class Plan:
     named parts; a study is only continued when all agree. metrics: measured on the same rows beside
     the loss; a study may go on with others. judged_by: what rungs compare in the loss's place, a metric whose
     lower values are better. guards: what keeps a trial from winning, None for nothing. folds: that the
-    train split is dealt into, each with as many of its rows as `evaluation` has; None: it is not.
+    train split is dealt into, each with as many of its rows as `evaluation` has; None: it is not. aimed_by:
+    what judges trials in the loss's place at their last rung, by several aims; None where the loss does.
     """
 
     name: str
@@ -40,6 +56,7 @@ class Plan:
     judged_by: str = LOSS
     guards: Guards | None = None
     folds: int | None = None
+    aimed_by: AimedBy | None = None
 
     @property
     def views(self) -> tuple[View, ...]:

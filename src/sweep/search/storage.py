@@ -144,13 +144,14 @@ class PausedAsPruned(BaseStorage):
         self._storage = storage
         self._is_paused = is_paused
         self._judged = False
+        self._noted: dict[str, Any] = {}
         # As last read, by id, without those written since; the ids of each study, by number.
         self._trials: dict[int, FrozenTrial] = {}
         self._ids: dict[int, tuple[int, ...]] = {}
 
     @contextmanager
     def judging_divergence(self) -> Iterator[None]:
-        """Inside, a trial with a violated constraint is shown as COMPLETE, with the worst loss of the others.
+        """Inside, a trial with a violated constraint is shown as COMPLETE, with the others' worst values.
 
         For a sampler that learns from COMPLETE trials alone: it would propose the same again and again.
         """
@@ -159,6 +160,11 @@ class PausedAsPruned(BaseStorage):
             yield
         finally:
             self._judged = False
+
+    def noted(self) -> dict[str, Any]:
+        """What a sampler wrote, since the last call, on the trial that it draws."""
+        noted, self._noted = self._noted, {}
+        return noted
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -169,7 +175,7 @@ class PausedAsPruned(BaseStorage):
             self._ids[study_id] = tuple(trial._trial_id for trial in read)
         trials = [self._shown(self.get_trial(trial_id)) for trial_id in self._ids[study_id]]
         if self._judged:
-            trials = _all_judged(trials)
+            trials = _all_judged(trials, self.get_study_directions(study_id))
         if states is not None:
             trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
@@ -252,16 +258,21 @@ class PausedAsPruned(BaseStorage):
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: JSONSerializable) -> None:
         if trial_id == UNSTORED:
+            self._noted[key] = value
             return
         self._written(trial_id).set_trial_system_attr(trial_id, key, value)
 
 
-def _all_judged(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+def _all_judged(trials: list[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    losses = [trial.values[0] for trial in complete if not _violates(trial)]
-    if not losses:
+    told = [trial.values for trial in complete if not _violates(trial)]
+    if not told:
         return trials
-    return [_judged(trial, max(losses)) for trial in trials]
+    worst = [
+        min(values) if direction is StudyDirection.MAXIMIZE else max(values)
+        for values, direction in zip(zip(*told, strict=True), directions, strict=True)
+    ]
+    return [_judged(trial, worst) for trial in trials]
 
 
 def _violates(trial: FrozenTrial) -> bool:
@@ -269,11 +280,11 @@ def _violates(trial: FrozenTrial) -> bool:
     return told and any(value > 0 for value in trial.constraints.values())
 
 
-def _judged(trial: FrozenTrial, worst: float) -> FrozenTrial:
-    """The trial without its constraints: one that violates them is complete with the worst loss."""
+def _judged(trial: FrozenTrial, worst: list[float]) -> FrozenTrial:
+    """The trial without its constraints: one that violates them is complete with the worst values."""
     shown = copy.copy(trial)
     if _violates(trial):
-        shown.state, shown.values = TrialState.COMPLETE, [worst]
+        shown.state, shown.values = TrialState.COMPLETE, worst
     # GPSampler refuses a history in which only some trials have a constraint.
     shown.system_attrs = {}
     return shown

@@ -9,12 +9,13 @@ from typing import TypeVar
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from sweep.analysis.front import winner_of
 from sweep.errors import StudyError
 from sweep.evaluation.confirmation import Confirmation
 from sweep.search.entries import JOB, NOTE, OUTLINE, SECONDS, standing_of
 from sweep.search.notes import Handed, Notes, read_notes
 from sweep.search.space import Space
-from sweep.types import Standing, winner_of
+from sweep.types import Standing
 
 Found = TypeVar("Found", Confirmation, Handed)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.evaluation.course import best_rung, rose_twice
+from sweep.search.aims import asked
 from sweep.search.entries import AGAIN, JOB, STOPPED, rung_entry, rung_key
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Scheduler
@@ -44,6 +45,7 @@ class Stretches:
         again = stop <= standing.reached
         judged_at = horizon if again else stop
         out = entries.get(JOB)
+        evaluation, last = plan.judged_on(judged_at, horizon), judged_at == horizon
         return Job(
             id=f"{standing.trial.id}@{stop}{'/again' if again else ''}",
             attempt=out["attempt"] + 1 if out and out["stop"] == stop else 0,
@@ -53,8 +55,9 @@ class Stretches:
             horizon=horizon,
             checkpoint=checkpoint,
             train=View("train"),
-            evaluation=plan.judged_on(judged_at, horizon),
-            probe=plan.probe if judged_at == horizon else None,
+            evaluation=evaluation,
+            asked=asked(plan, evaluation, last=last),
+            probe=plan.probe if last else None,
         )
 
     def probed(self, job: Job, report: Report, entries: Mapping[str, Any]) -> Sequence[RowProbe] | None:

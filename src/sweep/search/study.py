@@ -13,7 +13,7 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 
@@ -23,11 +23,14 @@ from optuna.samplers import BaseSampler, GPSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweep.analysis.front import winner_of
 from sweep.errors import StudyError
 from sweep.evaluation.guards import guard_probe
+from sweep.search.aims import check_directions, directions, measured, told
 from sweep.search.budget import may_advance, may_start
 from sweep.search.draw import Draw
 from sweep.search.entries import (
+    AIMS,
     END,
     GUARDS,
     JOB,
@@ -36,6 +39,7 @@ from sweep.search.entries import (
     RECIPE,
     SECONDS,
     STOPPED,
+    aims_entry,
     entry,
     guards_entry,
     judgeable,
@@ -47,7 +51,7 @@ from sweep.search.plan import Plan
 from sweep.search.route import route_of
 from sweep.search.scheduler import Advance, Scheduler
 from sweep.search.storage import PausedAsPruned
-from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, Standing, Verdict, Wait, winner_of
+from sweep.types import Aimed, Capacity, Done, Job, Progress, Recipe, Report, Standing, Verdict, Wait
 
 # The driver seconds are kept so often, which is a transaction of its own; a kill loses the rest.
 KEEP_SECONDS = 10.0
@@ -88,10 +92,11 @@ class Study:
         self._optuna = optuna.create_study(
             study_name=plan.name,
             storage=self._storage,
-            direction="minimize",
+            directions=directions(plan),
             load_if_exists=True,
         )
         self._check_fingerprint()
+        check_directions(self._optuna, plan)
         self._optuna.set_user_attr(OUTLINE, self._outline())
         self._spent_before = float(self._optuna.user_attrs.get(SECONDS, 0.0))
         self._seconds_kept = -math.inf
@@ -184,17 +189,18 @@ class Study:
 
     def _take(self, event: Report, job: Job) -> None:
         number, stop = int(job.trial.id), job.before + job.stop
-        event = judged_by(event, self.plan.judged_by, self.plan.metrics)
+        event = judgeable(judged_by(event, self.plan.judged_by, self.plan.metrics))
+        event, aims = measured(event, self.plan, job.evaluation)
         if number == 0 and event.state == "failed":
             raise StudyError(
                 f"Trial 0, the recipe's own values, failed, so every other would: {event.error}\n"
                 "It was not recorded. Mend the cause and start again."
             )
         del self._jobs[event.job]
-        event = self._with_stopped(judgeable(event), number, stop)
+        event = self._with_stopped(event, number, stop)
         match event.state:
             case "reached":
-                self._keep(event, number, job)
+                self._keep(event, number, job, aims)
             case "stopped":
                 self._set(number, STOPPED, stopped_entry(event, stop))
             case "diverged" | "infeasible" | "failed":
@@ -211,7 +217,7 @@ class Study:
     def _start(self) -> int:
         """A new trial, stored with its recipe in one write: there is no half of it to recover."""
         number = len(self._standings)
-        recipe = self._draw(number) if number else self.plan.defaults
+        recipe, noted = self._draw(number)
         distributions = self.plan.space.distributions()
         parameters = self.plan.space.encode(recipe)
         stored = self._storage.create_new_trial(
@@ -221,6 +227,7 @@ class Study:
                 params=parameters,
                 distributions={name: distributions[name] for name in parameters},
                 user_attrs={RECIPE: asdict(recipe)},
+                system_attrs=noted,
             ),
         )
         if self._storage.get_trial(stored).number != number:
@@ -231,14 +238,17 @@ class Study:
         self._settle(number)
         return number
 
-    def _draw(self, number: int) -> Recipe:
+    def _draw(self, number: int) -> tuple[Recipe, dict[str, object]]:
+        """The recipe, trial 0's given, and what the sampler notes of it."""
         with warnings.catch_warnings():
             # The configuration chose it; a warning at each ask would bury the live table.
             warnings.simplefilter("ignore", ExperimentalWarning)
             sampler = self._sampler(_seed(self.plan.seed, number))
         seen = self._storage.judging_divergence() if isinstance(sampler, GPSampler) else nullcontext()
         with seen:
-            return self.plan.space.drawn(Draw(self._optuna, sampler, number).value, self.plan.defaults)
+            draw = Draw(self._optuna, self._storage, sampler, number)
+            drawn = self.plan.space.drawn(draw.value, self.plan.defaults) if number else self.plan.defaults
+            return drawn, draw.noted
 
     def _hand_out(self, number: int) -> Job:
         standing = self._standings[number]
@@ -257,14 +267,16 @@ class Study:
         """Whether only the score of the state that counts is lacking."""
         return standing.state == "paused" and self.route.next_stop(standing) <= standing.reached
 
-    def _keep(self, event: Report, number: int, job: Job) -> None:
-        """Store what a job found at its rung: guards first, for with its report the trial may be final."""
+    def _keep(self, event: Report, number: int, job: Job, aims: Sequence[Aimed]) -> None:
+        """Store what a job found at its rung: the report last, for with it the trial may be final."""
         verdicts: tuple[Verdict, ...] = ()
         entries, stop = self._frozen(number).user_attrs, job.before + job.stop
         probed = self.route.probed(job, event, entries)
         if probed is not None and self.plan.guards:
             verdicts = guard_probe(probed, self.plan.guards)
             self._set(number, GUARDS, guards_entry(verdicts))
+        if aims:
+            self._set(number, AIMS, aims_entry(aims))
         self._set(number, *self.route.kept(event, stop, self._standings[number], entries, verdicts))
 
     def _with_stopped(self, event: Report, number: int, stop: int) -> Report:
@@ -281,7 +293,8 @@ class Study:
         trial = optuna.trial.Trial(self._optuna, frozen._trial_id)
         standing = self._stored(number)
         if not frozen.state.is_finished():
-            for step, loss in standing.steps.items():
+            # Optuna takes reports of one objective alone.
+            for step, loss in standing.steps.items() if self.plan.aimed_by is None else ():
                 if step not in frozen.intermediate_values:
                     trial.report(loss, step)
             standing = self._tell(trial, standing)
@@ -292,8 +305,8 @@ class Study:
         number = trial.number
         if standing.state in ("diverged", "infeasible"):
             # Told FAIL, TPE would go on proposing that region; as PRUNED and infeasible it leaves it.
-            beyond = max(standing.steps, default=0) + 1
-            if beyond not in self._frozen(number).intermediate_values:
+            beyond, shown = max(standing.steps, default=0) + 1, self._frozen(number).intermediate_values
+            if self.plan.aimed_by is None and beyond not in shown:
                 trial.report(math.nan, beyond)
             _constrain(trial, standing.state, 1.0)
             self._optuna.tell(number, state=TrialState.PRUNED)
@@ -302,7 +315,7 @@ class Study:
         elif self.route.is_judged(standing):
             if standing.verdicts:
                 _constrain(trial, GUARDS, standing.violation)
-            self._optuna.tell(number, standing.loss)
+            self._optuna.tell(number, told(standing))
         elif self._is_given_up(standing):
             self._optuna.tell(number, state=TrialState.PRUNED)
         return self._stored(number)

@@ -1,10 +1,16 @@
-"""How the searched parameters act, on the sweep's own run: tables, figures and metrics."""
+"""How parameters act and what trials trade, on the sweep's own run: tables, figures and metrics."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sweep.analysis.effects import Effects
+from sweep.analysis.front import front_of
+from sweep.analysis.trades import aims_of, trades
 from sweep.reporting.plots import importance_figure, interaction_figure, surface_figure
+from sweep.reporting.trades import trades_figure
 from sweep.tracking.mlflow import Tracker
+from sweep.types import Standing
 
 
 def log_effects(effects: Effects, tracker: Tracker) -> None:
@@ -20,6 +26,18 @@ def log_effects(effects: Effects, tracker: Tracker) -> None:
     for drawn in effects.surfaces:
         figure = surface_figure(drawn.loss, drawn.first, drawn.second, trials=effects.trials)
         tracker.log_figure(f"surface_{drawn.first.name}_{drawn.second.name}", figure)
+
+
+def log_trades(standings: Sequence[Standing], names: Sequence[str], tracker: Tracker) -> None:
+    """Log the front and the knee's values; nothing where the search has one aim."""
+    if not (front := front_of(standings)):
+        return
+    table = trades(standings, names)
+    tracker.log_table("trade_offs", table)
+    tracker.log_metrics(
+        {"front/trials": len(front), **{f"knee/{one.aim}": one.value for one in front[0].aims}}
+    )
+    tracker.log_figure("trade_offs", trades_figure(table, aims_of(standings)))
 
 
 def _metrics(effects: Effects, r_squared: float) -> dict[str, float]:

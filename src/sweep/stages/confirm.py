@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sweep.analysis.front import front_of
 from sweep.data.split import DataSet
 from sweep.errors import CheckpointError, TrainingError
 from sweep.evaluation.confirmation import Confirmation, Finalist, Simpler
@@ -53,8 +54,9 @@ def confirm(
 ) -> Confirmed:
     """The confirmation of a study's best trials.
 
-    tried: the baselines on the confirm split, best first. Finalists are chosen by the search's loss among
-    trials that hold to their guards, or among all where none does, the winner on the confirm split; then the
+    tried: the baselines on the confirm split, best first. Finalists are chosen by the search's loss, or by
+    several aims from the front, the knee first, among trials that hold to their guards, or among all where
+    none does, the winner on the confirm split; then the
     test split is opened for the winner, the defaults and the best baseline. Raises TrainingError where no
     such trial comes to its end with fresh seeds.
     Source of the intervals: `seeded_difference`.
@@ -64,7 +66,10 @@ def confirm(
     complete = {one.trial.id: one.loss for one in ended}
     allowed = [one for one in ended if not one.broken] or ended
     violations = {one.trial.id: one.violation for one in ended if one not in allowed}
-    names = finalists(complete, violations, better="lower", defaults=DEFAULTS, count=finals.asked.top_k)
+    front = {one.trial.id: float(place) for place, one in enumerate(front_of(ended))}
+    names = finalists(
+        front or complete, violations, better="lower", defaults=DEFAULTS, count=finals.asked.top_k
+    )
     trained = finals.trained(names)
     # The defaults are among the finalists, whatever the search said of them.
     able = [one.trial.id for one in allowed if one.trial.id in trained]
@@ -89,7 +94,8 @@ def confirm(
     )
     scores = {trial: mean_of(one.measured).score for trial, one in trained.items()}
     order = sorted(trained, key=lambda trial: (trial == DEFAULTS, badness(scores[trial].value, better)))
-    proxy = _proxy(complete, scores, better) if finals.yardstick.judge else ()
+    # Where several aims were followed, the loss stood for nothing.
+    proxy = _proxy(complete, scores, better) if finals.yardstick.judge and not front else ()
     leader = finals.study.best
     assert leader is not None
     confirmation = Confirmation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sweep.analysis.axes import title
 from sweep.errors import ModelError
 from sweep.evaluation.folds import mean_of_folds
 from sweep.reporting.live import duration
@@ -47,6 +48,9 @@ def expectation(study: Study, base: Report) -> str:
         if seconds
         else ""
     )
+    if study.plan.aimed_by:
+        aims = ", ".join(title(aim.name) for aim in study.plan.aimed_by.aims)
+        bound = f", and what each takes to answer {len(base.rows)} rows for its {aims}{bound}"
     before = f"{begun} trials done before; " if begun else ""
     judged = f"after {', '.join(map(str, study.ladder))} examples"
     if study.plan.folds:

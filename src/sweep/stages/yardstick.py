@@ -16,9 +16,10 @@ from sweep.evaluation.goal import Goal, goal_of
 from sweep.evaluation.metrics import measured
 from sweep.evaluation.objective import Objective
 from sweep.evaluation.outcomes import Judge
+from sweep.evaluation.pareto import Aim, Pareto
 from sweep.evaluation.rows import Row, RowValue
 from sweep.evaluation.selection import Better, seed_mean
-from sweep.types import Asking, Metric, Reply, Report, Score, View
+from sweep.types import Aimed, Asking, Metric, Reply, Report, Score, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,16 @@ class Yardstick:
     def better(self) -> Better:
         """Which way is up."""
         return self.goal.better
+
+    @property
+    def aims(self) -> tuple[Aim, ...]:
+        """What a search trades, each against the others; none where it follows the loss."""
+        return self.objective.searched if isinstance(self.objective, Pareto) else ()
+
+    def aimed(self, view: View, report: Report) -> tuple[Aimed, ...]:
+        """A trained model's value by each aim, NaN where its replies give none."""
+        score = self.of_report(view, report).score
+        return tuple(aim.of(score) for aim in self.aims)
 
     def asking(self, view: View) -> Asking | None:
         """What a job must answer to be measured; None where its losses are enough."""
