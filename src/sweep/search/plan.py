@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sweep.evaluation.guards import Guards
 from sweep.evaluation.metrics import LOSS
+from sweep.search.length import horizon_of
 from sweep.search.space import Space
 from sweep.types import Metric, Probe, Recipe, View
 
@@ -56,8 +57,8 @@ class Plan:
         return int(self.largest("batch_size"))
 
     def horizon(self, epochs: float) -> int:
-        """Examples seen after so many epochs, a multiple of `unit`, at least one."""
-        return max(1, round(epochs * self.train_rows / self.unit)) * self.unit
+        """Examples seen after so many epochs."""
+        return horizon_of(epochs, self.train_rows, unit=self.unit)
 
     def judged_on(self, examples: int, horizon: int) -> View:
         """The rows of a rung: the first ones, as many as its share of the way to the horizon.
