@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import random
 import resource
@@ -28,7 +29,7 @@ from typing import Any
 SIZES = (10_000, 100_000)
 FEWEST = 500
 AIM_SECONDS = {10_000: 60}
-AIM_BYTES = {100_000: 10**9}
+AIM_MB = {100_000: 1000}
 # Where the command looks its steps up.
 PLACES = {
     "sweep.assembly": ("load", "split"),
@@ -297,10 +298,8 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
     checked = json.loads((folder / "runs" / "scale" / "audit.json").read_text("utf-8"))
     tokenizer = found["steps"].pop("tokenizer")
     work = found["seconds"] - tokenizer["seconds"]
-    aims = [
-        found["seconds"] <= AIM_SECONDS.get(rows, float("inf")),
-        found["bytes"] <= AIM_BYTES.get(rows, float("inf")),
-    ]
+    raised = found["bytes"] / 1e6 - found["imports"]["raised_mb"]
+    aims = [work <= AIM_SECONDS.get(rows, math.inf), raised <= AIM_MB.get(rows, math.inf)]
     return {
         "rows": rows,
         "file_mb": round(path.stat().st_size / 1e6, 1),
@@ -308,6 +307,7 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
         "tokenizer": tokenizer,
         "steps": found["steps"],
         "seconds_without_imports_and_tokenizer": round(work, 1),
+        "mb_above_imports": round(raised),
         "peak_mb": round(found["bytes"] / 1e6),
         "within_aims": all(aims),
         "messages": {one["verdict"]["check"]: one["verdict"]["message"] for one in checked["findings"]},
@@ -318,7 +318,8 @@ def print_row(row: dict[str, Any]) -> None:
     """What one size took, the dearest steps first."""
     print(
         f"{row['rows']:,} rows, {row['file_mb']} MB: {row['seconds_without_imports_and_tokenizer']} s, "
-        f"peak {row['peak_mb']} MB{'' if row['within_aims'] else ' !'}"
+        f"{row['mb_above_imports']} MB above imports, {row['peak_mb']} MB in all"
+        f"{'' if row['within_aims'] else ' !'}"
     )
     parts = {"imports": row["imports"], "tokenizer": row["tokenizer"], **row["steps"]}
     for name, cost in sorted(parts.items(), key=lambda item: -item[1]["seconds"]):
@@ -342,7 +343,11 @@ def main() -> None:
         # Not above: what it imports must not be there before a child's own imports are timed.
         from jobs import RESULTS, machine
 
-        told = {"machine": machine(), "aims": {"seconds": AIM_SECONDS, "bytes": AIM_BYTES}, "rows": rows}
+        told = {
+            "machine": machine(),
+            "aims": {"seconds": AIM_SECONDS, "mb_above_imports": AIM_MB},
+            "rows": rows,
+        }
         (RESULTS / "audit_scale.json").write_text(json.dumps(told, indent=1) + "\n")
 
 

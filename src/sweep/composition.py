@@ -167,7 +167,9 @@ def _explained(error: Exception, roots: Sequence[Path], parsed: Sequence[Overrid
         return f"~{found[1]}: is taken out by its name alone. Write ~{found[1]}."
     if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         choices = [o for o in parsed if not o.is_delete() and _files(roots, o.key_or_group)]
-        return _no_such_key(found[1], OmegaConf.to_container(_composed(roots, choices)), roots)
+        # Where nothing else was given, a chosen file is at fault, and what is there without it counts.
+        there = _composed(roots, choices if len(choices) < len(parsed) else ())
+        return _no_such_key(found[1], OmegaConf.to_container(there), roots)
     if found := re.search(r"An item is already at '([^']+)'", text):
         return f"+{found[1]}: is there already. Write {found[1]}=..., without the plus."
     return f"The configuration can't be composed: {_first_line(error)}"

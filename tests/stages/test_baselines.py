@@ -273,7 +273,6 @@ def test_without_a_model_none_is_started(tmp_path: Path) -> None:
     engine = Echo()
     assert names_of(ask(tmp_path, engine, {"nearest": Nearest()})) == ["nearest"]
     assert engine.jobs == []
-    assert not (tmp_path / "baselines.json").exists()
 
 
 @dataclass(frozen=True)

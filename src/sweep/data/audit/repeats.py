@@ -140,7 +140,7 @@ def distinct_answers(examples: Sequence[Example], limit: Limit) -> Finding:
 def look_alikes(examples: Sequence[Example]) -> Ints:
     """A group number per row: chains of rows whose sets of five-character pieces overlap by 0.8 or more.
 
-    Pairs are proposed by MinHash, of which a few are missed, and compared exactly, unless they are in one group
+    Pairs are proposed by MinHash, of which a few are missed, and compared exactly, unless they are together
     already. Source: Broder 1997, doi:10.1109/SEQUEN.1997.666900.
     """
     texts = [normalised(f"{example.prompt}\n{example.response}") for example in examples]
