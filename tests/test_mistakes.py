@@ -18,6 +18,7 @@ HEAD = "# @package _global_\n# For a test.\n\n"
 MINE = "conf/experiment/mine.yaml"
 # Closed-form losses: no model is loaded.
 FAST = "+experiment=smoke engine=synthetic"
+GOAL = "+experiment=support_bot engine=synthetic"
 OWN = f"{FAST} data=own"
 TORCH = "+experiment=smoke model=hub"
 CSV = "prompt,response\n" + "".join(f"question {i} of {'abcde'[i % 5] * 9},answer {i}\n" for i in range(80))
@@ -454,7 +455,28 @@ BASELINE = [
     Mistake(f"{FAST} baseline=oracle", "baseline=oracle", "no such file", "There are: "),
     Mistake(f"{FAST} baseline=canned,nearest", "canned,nearest", "Give one", "write baseline=[a, b]"),
     Mistake(f"{FAST} baseline.few_shot.examples=0", "got examples=0", "at least 1", "baseline.few_shot: "),
-    Mistake(f"{FAST} baseline.few_shot.shots=2", "shots", "no such key", "Did you mean `baseline.few_shot."),
+    Mistake(f"{FAST} baseline.few_shot.shots=2", "shots", "no such key", "There are: examples, "),
+    *(
+        Mistake(f"{GOAL} {typed}", typed.partition("=")[0].lstrip("+"), "no such key", cure)
+        for typed, cure in (
+            ("objective.sucess.net_per_ticket_min=1", "`objective.success.net_per_ticket_min`?"),
+            ("objective.sucess={resolved_min:1}", "Did you mean `objective.success`?"),
+            ("objective.success.net_min=1", "There are: net_per_ticket_min, resolved_min, wrong_max."),
+            ("++objective.success.net_min=1", "There are: net_per_ticket_min, resolved_min, wrong_max."),
+            ("objective.success.net_per_tickets=1", "Did you mean `objective.success.net_per_ticket_min`?"),
+            ("objective.metrc=chrf", "`objective.metric` is one of objective=metric"),
+            ("objective.metric=chrf", "`objective.metric` is one of objective=metric"),
+            ("objective.rung_metrc=loss", "Did you mean `objective.rung_metric`?"),
+            ("objective.toxic_max=1", "Did you mean `objective.hard_limits.toxic_max`?"),
+            ("model.path=gpt2", "`model.path` is one of model=hub"),
+            ("recipe.rank=8", "Did you mean `recipe.lora_rank`?"),
+            ("recipe.lr=1", "Did you mean `recipe.learning_rate`?"),
+            ("engine.batch=1", "There are: "),
+            ("trials=1", "Did you mean `budget.trials`?"),
+        )
+    ),
+    Mistake(f"{GOAL} objective=metric", "objective.goal", "no such key", "~objective.goal takes it out."),
+    Mistake(f"{GOAL} +objective.goal=x", "+objective.goal", "is there already", "without the plus"),
     Mistake(f"{FAST} baseline.retrieval.notes=few", "'few'", "a whole number", "Change baseline.retrieval"),
     Mistake(f"{FAST} baseline.canned.text=", "got ''", "says something", "or null for the most central"),
     Mistake(

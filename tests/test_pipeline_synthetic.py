@@ -37,7 +37,7 @@ from sweep.status import status
 from sweep.tracking.best import read_best, write_best
 from sweep.tracking.points import TAKEN
 from sweep.tracking.registry import load_best
-from sweep.types import Capacity, Job, Progress, Report, RowLoss, Source, Verdict
+from sweep.types import Capacity, Job, Progress, Recipe, Report, RowLoss, Source, Verdict
 
 SWEEP = ["+experiment=smoke", "engine=synthetic", "~space.lora_rank", "data.max_rows=250"]
 BUSINESS = [
@@ -185,13 +185,39 @@ def test_best_configuration_study_and_terminal_say_the_same_of_the_winner(swept:
     assert f"On {confirmation.winner.test.examples} test rows the loss of trial {best.trial} is " in swept  # type: ignore[union-attr]
 
 
-def test_a_confirmation_by_replies_that_was_interrupted_ends_as_the_whole_one(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def through(folder: Path) -> list[str]:
+    """The arguments of a sweep by replies, and its name's run."""
     asked = ["budget.trials=3", "scheduler=full", "confirm.top_k=2", "baseline=[canned,zero_shot]"]
     given = [*SWEEP, *BUSINESS, *asked]
     assert Pipeline(compose([*given, "name=through"])).run() == 0
-    run, ended = Synthetic.run, []
+    return given
+
+
+def test_runs_of_fresh_seeds_show_what_the_objective_says(through: list[str]) -> None:
+    best, nested = read_best(Path("sweeps/best/through.yaml")), by_trial("through")
+    seeds = [nested[f"{best.trial}/seed{seed}"].data.metrics for seed in (1, 2)]
+    assert best.test
+    for prefix, score in (("", best.confirm), ("test/", best.test)):
+        means = {name: sum(shown[f"{prefix}{name}"] for shown in seeds) / 2 for name in score.metrics}
+        assert means == pytest.approx(dict(score.metrics))
+        values = [shown[f"{prefix}objective"] for shown in seeds]
+        assert sum(values) / 2 == pytest.approx(score.value)
+    assert {"resolved", "wrong", "p95_seconds", "test/resolved", "test/p95_seconds"} <= seeds[0].keys()
+    lost = {
+        trial
+        for trial, run in nested.items()
+        if "/seed" in trial and "test/objective" not in run.data.metrics
+    }
+    trained = {trial for trial in nested if "/seed" in trial}
+    assert lost == {trial for trial in trained if trial.partition("/")[0] not in (str(best.trial), "0")}
+    assert all("objective" in nested[trial].data.metrics for trial in trained)
+
+
+def test_a_confirmation_by_replies_that_was_interrupted_ends_as_the_whole_one(
+    through: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, (run, ended) = through, (Synthetic.run, [])
 
     def stop_in_the_middle(engine: Synthetic, source: Source) -> Iterator[Progress | Report]:
         for event in run(engine, source):
@@ -525,6 +551,58 @@ def test_a_registered_training_brings_its_recipe_to_the_next_generation(swept: s
     assert Production(compose([*given, "name=second", "recipe_from=models:/first@champion"])).run() == 0
     config = compose(given)
     assert load_best("models:/second@champion", config.tracking) == short
+
+
+class Overfitting(Synthetic):
+    """Of every trial the loss rises after 60 examples."""
+
+    def expected(self, recipe: Recipe, examples: int, seed: int) -> float:
+        lowest = super().expected(recipe, min(examples, 60), seed)
+        return lowest + 0.2 * math.log(max(examples, 60) / 60)
+
+
+def test_what_is_confirmed_in_an_earlier_state_is_trained_to_there(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = [f"engine._target_={__name__}.Overfitting", f"trusted_targets=[{__name__}]"]
+    given = [*SWEEP, *engine, "name=early", "budget.trials=3", "recipe.epochs=0.8", "confirm.top_k=2"]
+    given += ["scheduler=median", "scheduler.eta=3", "scheduler.rungs=2"]
+    assert Pipeline(compose(given)).run() == 0
+    best = read_best(Path("sweeps/best/early.yaml"))
+    assert best.stop < 60 < best.horizon
+    confirmed = [run for trial, run in by_trial("early").items() if trial.startswith(f"{best.trial}/seed")]
+    assert {run.data.metrics["examples_seen"] for run in confirmed} == {best.stop}
+    capsys.readouterr()
+    tiny = ["+experiment=smoke", "data.max_rows=250", "name=early", "tracking.register=false", "+best=early"]
+    assert Production(compose(tiny)).run() == 0
+    assert f"stops after {best.stop} of the schedule's {best.horizon} examples" in capsys.readouterr().out
+    _, (trained,) = runs("early/train")
+    assert (trained.info.status, trained.data.metrics["examples_seen"]) == ("FINISHED", best.stop)
+
+
+def test_a_training_that_stops_early_is_the_beginning_of_the_whole_one(swept: str) -> None:
+    whole = compose([*TRAIN, "name=to_the_end", "tracking.register=false"])
+    assert Production(whole).run() == 0
+    found = replace(
+        read_best(Path("sweeps/best/smoke.yaml")),
+        recipe=whole.recipe,
+        model=assemble(whole).model_description,
+        horizon=400,
+        stop=100,
+        unit=2,
+    )
+    write_best(found, Path("sweeps/best/quarter.yaml"))
+    given = ["+experiment=smoke", "data.max_rows=250", "tracking.register=false"]
+    assert Production(compose([*given, "name=quarter", "+best=quarter"])).run() == 0
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    (_, (trained,)), (_, (beginning,)) = runs("to_the_end/train"), runs("quarter/train")
+    for key in ("train_loss", "learning_rate"):
+        all_steps, first = (
+            [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]
+            for run in (trained, beginning)
+        )
+        assert first == [point for point in all_steps if point[0] <= all_steps[-1][0] / 4 + 1]
+        assert len(all_steps) > 3 * len(first) > 9
 
 
 def test_what_the_sweep_would_not_ship_is_trained_with_its_warning_and_becomes_a_challenger_only(

@@ -23,13 +23,15 @@ from yaml import MarkedYAMLError, YAMLError
 from sweep.errors import ConfigError
 from sweep.overrides import ADDED, Groups, offer, parse
 from sweep.paths import packaged_root
-from sweep.schema import HIDDEN, hidden, nearest
+from sweep.schema import ALIKE, HIDDEN, hidden, instead, nearest, nearest_path
 
 _PRIMARY = "sweep_primary"
 _FOLDERS = ("conf", "sweeps")
 # Parts of Hydra's own node that differ from run to run.
 _VARYING = ("overrides", "runtime", "searchpath")
 _VARYING_IN_JOB = ("name", "override_dirname", "config_name", "id", "num")
+# Likeness from which a key that another choice of its group has is taken for it.
+_CLEARLY = 0.8
 _HYDRA_REFERENCE = re.compile(r"\$\{\s*hydra\s*[:.]")
 
 
@@ -122,7 +124,7 @@ def _composed(roots: Sequence[Path], parsed: Sequence[Override]) -> DictConfig:
             + offer(group, name, error.options or ())
         ) from error
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise ConfigError(_explained(error, roots)) from error
+        raise ConfigError(_explained(error, roots, parsed)) from error
     node = _hydra_node(config)
     if foreign := [key for key in node if node[key] != own.get(key)]:
         raise ConfigError(
@@ -143,7 +145,7 @@ def _hydra_node(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key not in _VARYING} | {"job": job}
 
 
-def _explained(error: Exception, roots: Sequence[Path]) -> str:
+def _explained(error: Exception, roots: Sequence[Path], parsed: Sequence[Override]) -> str:
     """Hydra's error in the words of who wrote the file or the override."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         # What is never closed is noticed at the file's end, after its last line.
@@ -168,20 +170,49 @@ def _explained(error: Exception, roots: Sequence[Path]) -> str:
     if found := re.search(r"The value of '([^']+)' is .* and not ", text):
         return f"~{found[1]}: is taken out by its name alone. Write ~{found[1]}."
     if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
-        return _no_such_key(found[1], OmegaConf.to_container(_composed(roots, ())))
+        choices = [o for o in parsed if not o.is_delete() and _files(roots, o.key_or_group)]
+        # Where nothing else was given, a chosen file is at fault, and what is there without it counts.
+        there = _composed(roots, choices if len(choices) < len(parsed) else ())
+        return _no_such_key(found[1], OmegaConf.to_container(there), roots)
+    if found := re.search(r"An item is already at '([^']+)'", text):
+        return f"+{found[1]}: is there already. Write {found[1]}=..., without the plus."
     return f"The configuration can't be composed: {_first_line(error)}"
 
 
-def _no_such_key(key: str, config: Any) -> str:
-    keys = [path for path, _ in _leaves(config)]
+def _no_such_key(key: str, config: Any, roots: Sequence[Path]) -> str:
     section, _, name = key.partition(".")
-    fields = [path.partition(".")[2] for path in keys if path.startswith("recipe.")]
+    fields = list(config["recipe"])
     if section == "space" and name in fields:
         return f"{key}: is not searched so far. To search it, write +{key}=..."
     if section == "space" and name:
         return f"{key}: no such recipe field. To search one, write +space.{nearest(name, fields)[0]}=..."
-    near = nearest(key, [*keys, *(str(top) for top in config)])[0]
-    return f"{key}: no such key. Did you mean `{near}`? --cfg job shows them all."
+    if other := _of_another_choice(section, name, config, roots):
+        return f"{key}: no such key. {other}"
+    # As far as the path is right, what follows is compared with what is there alone.
+    above, node, rest = "", config, key
+    while "." in rest and isinstance(inner := node.get(rest.partition(".")[0]), dict):
+        first, _, rest = rest.partition(".")
+        above, node = f"{above}{first}.", inner
+    near, likely = nearest_path(rest, _paths(node))
+    if likely >= ALIKE:
+        return f"{key}: no such key. Did you mean `{above}{near}`? --cfg job shows them all."
+    return f"{key}: no such key. {instead(rest, [str(k) for k in node if k != '_target_'], above)}"
+
+
+def _of_another_choice(section: str, name: str, config: Any, roots: Sequence[Path]) -> str | None:
+    """Which choice of the group takes the key, where that is clearly what was written."""
+    here = _paths(config.get(section))
+    for file in _files(roots, section):
+        there = _paths(OmegaConf.to_container(OmegaConf.load(file), resolve=False))
+        near, likely = nearest_path(name, [path for path in there if path not in here])
+        if likely >= _CLEARLY and likely > nearest_path(name, here)[1]:
+            choice = f"{section}={file.stem}"
+            return f"`{section}.{near}` is one of {choice}: choose that, or drop it."
+    return None
+
+
+def _files(roots: Sequence[Path], group: str) -> list[Path]:
+    return [file for root in roots for file in sorted((root / group).glob("*.yaml"))] if group else []
 
 
 def _resolved(config: Any) -> dict[str, Any]:
@@ -257,6 +288,12 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, object]]:
     for key, value in items:
         place = f"{path}[{key}]" if isinstance(node, list) else f"{path}.{key}" if path else str(key)
         yield from _leaves(value, place)
+
+
+def _paths(node: Any, above: str = "") -> list[str]:
+    """Dotted, of all keys: those that hold others too."""
+    items = node.items() if isinstance(node, dict) else ()
+    return [path for key, value in items for path in (f"{above}{key}", *_paths(value, f"{above}{key}."))]
 
 
 def _texts(node: Any) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,6 @@ from sweep.config import Config
 from sweep.data.audit.finding import Audited
 from sweep.driver import only_driver
 from sweep.errors import TrainingError
-from sweep.evaluation.confirmation import Confirmation
 from sweep.evaluation.metrics import LOSS
 from sweep.reporting.console import (
     Transcript,
@@ -50,7 +49,7 @@ from sweep.search.study import Study
 from sweep.stages.analyse import log_effects, log_trades
 from sweep.stages.audit import log_audit, require_fit
 from sweep.stages.baselines import Baselines, Tried, log_baselines
-from sweep.stages.confirm import Confirmed, confirm, simpler_from
+from sweep.stages.confirm import Confirmed, confirm, log_confirmed, simpler_from
 from sweep.stages.finalists import Finalists
 from sweep.stages.publish import publish
 from sweep.stages.untrained import expectation, score_base
@@ -235,7 +234,7 @@ class Pipeline:
         confirmed = confirm(finals, baselines, tried, guards=self._config.guards)
         study.note("confirmation", asdict(confirmed.confirmation))
         self._others = {run.trial.id: run for run in confirmed.runs}
-        tracker.sync(confirmed.runs)
+        log_confirmed(confirmed, tracker)
         tell_confirmation(self._told, confirmed.confirmation, baselines.yardstick.goal)
         return confirmed
 
@@ -249,7 +248,7 @@ class Pipeline:
         log_trades(study.standings, study.plan.space.names, tracker)
         tell_effects(self._told, effects)
         published = publish(
-            self._best_config(assembly, study, confirmed.confirmation, checked, tracker.parent_run_id),
+            self._best_config(assembly, study, confirmed, checked, tracker.parent_run_id),
             confirmed.winner,
             tracker,
             config.tracking,
@@ -275,10 +274,11 @@ class Pipeline:
         self,
         assembly: Assembly,
         study: Study,
-        confirmation: Confirmation,
+        confirmed: Confirmed,
         checked: Audited,
         mlflow_run: str,
     ) -> BestConfig:
+        confirmation = confirmed.confirmation
         best, first, second = study.standing(confirmation.trial), confirmation.winner, confirmation.defaults
         assert best.trial.number is not None
         return BestConfig(
@@ -288,6 +288,8 @@ class Pipeline:
             study=study.plan.name,
             trial=best.trial.number,
             horizon=study.route.whole(best)[1],
+            stop=confirmed.winner.reports[-1].examples_seen,
+            unit=study.plan.unit,
             seed=self._config.seed,
             data_fingerprint=assembly.data.fingerprint,
             fingerprint=study.fingerprint,

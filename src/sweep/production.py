@@ -27,13 +27,14 @@ from sweep.evaluation.compare import paired_difference
 from sweep.evaluation.metrics import score
 from sweep.reporting.console import Transcript
 from sweep.reporting.live import duration
+from sweep.search.length import Length, length_of
 from sweep.search.loop import Jobs, run_jobs
 from sweep.search.ranges import validate_recipe
 from sweep.targets import built
 from sweep.tracking.best import save_best
 from sweep.tracking.mlflow import Tracker
 from sweep.tracking.registry import Adapter, RegisteredAdapter, load_best, register_adapter
-from sweep.types import BestConfig, Job, Progress, Recipe, Report, Split, Standing, Trial, TrialState, View
+from sweep.types import BestConfig, Job, Progress, Report, Split, Standing, Trial, TrialState, View
 
 # A killed training loses at most one part.
 _PARTS = 4
@@ -56,7 +57,7 @@ class Production:
             if best is not None:
                 self._config = dataclasses.replace(self._config, validation=Validation(folds=best.folds))
             assembly = assemble(self._config, model=from_description(best.model) if best else None)
-            training = _Training(_trial(assembly, best, self._config), assembly, self._told)
+            training = _training(assembly, best, self._told)
             self._tell_start(training, best)
             with closing(assembly.backend), self._open_tracker(training) as tracker:
                 training.tracker = tracker
@@ -89,11 +90,11 @@ class Production:
         return best
 
     def _train(self, training: _Training) -> None:
-        """Train to the horizon, from the newest checkpoint on. Interrupted, the step that runs is kept."""
+        """Train to the end, from the newest checkpoint on. Interrupted, the step that runs is kept."""
         seen, state = training.newest_checkpoint()
         if seen:
-            self._told.more(f"going on from {seen} of {training.horizon} examples")
-        for stop in _parts(seen, training.horizon, training.trial.recipe.batch_size):
+            self._told.more(f"going on from {seen} of {training.length.stop} examples")
+        for stop in _parts(seen, training.length.stop, training.trial.recipe.batch_size):
             jobs = Jobs([training.job(seen, stop, state, training.watched)])
             with interruptible(jobs.interrupt):
                 reports = run_jobs(jobs, training.assembly.backend, [training])
@@ -133,7 +134,7 @@ class Production:
 
     def _score(self, training: _Training, trained: str | None) -> tuple[Report, Report]:
         """The golden rows' losses with the adapter and without."""
-        end = training.horizon
+        end = training.length.stop
         jobs = [training.job(end, end, trained, "golden"), training.job(0, 0, None, "golden")]
         reports = run_jobs(jobs, training.assembly.backend)
         first, second = (_reached(reports[job.id], "scoring the golden rows") for job in jobs)
@@ -180,6 +181,12 @@ class Production:
         self._told.stage("recipe", f"from {source or 'the defaults: no +best and no recipe_from was given'}")
         values = asdict(training.trial.recipe).items()
         self._told.more("  ".join(f"{key}={shown(value)}" for key, value in values))
+        horizon, stop = training.length
+        if stop < horizon:
+            self._told.more(
+                f"stops after {stop} of the schedule's {horizon} examples, as the confirmed finalists did: "
+                "from there on the loss rose in the search"
+            )
         if objection := self._objection(best):
             self._told.more(f"the sweep's verdict was {objection}; what is trained becomes a challenger only")
         searched = best.data_fingerprint if best else (config.best or {}).get("data_fingerprint")
@@ -190,12 +197,12 @@ class Production:
 
 
 class _Training:
-    """One recipe on its way to `horizon`: makes its jobs, keeps its standing, tells of each tenth step."""
+    """One recipe on its way to its end: makes its jobs, keeps its standing, tells of each tenth step."""
 
-    def __init__(self, trial: Trial, assembly: Assembly, told: Transcript) -> None:
+    def __init__(self, trial: Trial, length: Length, assembly: Assembly, told: Transcript) -> None:
         self.trial = trial
+        self.length = length
         self.assembly = assembly
-        self.horizon = _horizon(trial.recipe, assembly)
         self.standing = Standing(trial=trial, state="running", reports=())
         self.tracker: Tracker | None = None
         # A pool of folds leaves no validation rows.
@@ -217,7 +224,7 @@ class _Training:
             trial=self.trial,
             start=start,
             stop=stop,
-            horizon=self.horizon,
+            horizon=self.length.horizon,
             checkpoint=state,
             train=View("train"),
             evaluation=View(evaluation, rows),
@@ -242,7 +249,7 @@ class _Training:
         state: TrialState = "running"
         if report.state != "reached":
             state = report.state
-        elif report.examples_seen >= self.horizon:
+        elif report.examples_seen >= self.length.stop:
             state = "complete"
         reports = (*self.standing.reports, dataclasses.replace(report, rows=()))
         self.standing = dataclasses.replace(self.standing, state=state, reports=reports, reason=report.error)
@@ -256,10 +263,14 @@ def _reached(report: Report, doing: str) -> Report:
     return report
 
 
-def _trial(assembly: Assembly, best: BestConfig | None, config: Config) -> Trial:
+def _training(assembly: Assembly, best: BestConfig | None, told: Transcript) -> _Training:
+    config = assembly.config
     recipe = best.recipe if best else config.recipe
+    found = asdict(best) if best else config.best or {}
+    length = length_of(recipe, found, rows=len(assembly.data.examples["train"]))
     given = [
         asdict(recipe),
+        length,
         assembly.data.fingerprint,
         assembly.model.identity,
         dict(assembly.model_description),
@@ -268,21 +279,17 @@ def _trial(assembly: Assembly, best: BestConfig | None, config: Config) -> Trial
         config.data.max_tokens,
     ]
     key = hashlib.sha256(json.dumps(given).encode()).hexdigest()[:12]
-    return Trial(
+    trial = Trial(
         id=f"train/{key}", number=None, recipe=recipe, seed=config.seed, base=assembly.model.identity
     )
+    return _Training(trial, length, assembly, told)
 
 
-def _horizon(recipe: Recipe, assembly: Assembly) -> int:
-    steps = max(1, round(recipe.epochs * len(assembly.data.examples["train"]) / recipe.batch_size))
-    return steps * recipe.batch_size
+def _parts(seen: int, end: int, batch_size: int) -> list[int]:
+    """Where training pauses to keep a checkpoint, after whole steps; the last is the end.
 
-
-def _parts(seen: int, horizon: int, batch_size: int) -> list[int]:
-    """Where training pauses to keep a checkpoint, after whole steps; the last is the horizon.
-
-    Begun at the horizon, it is all that is left: to be scored again.
+    Begun at the end, it is all that is left: to be scored again.
     """
-    steps = horizon // batch_size
+    steps = end // batch_size
     stops = {steps * part // _PARTS * batch_size for part in range(1, _PARTS)}
-    return [*sorted(stop for stop in stops if seen < stop < horizon), horizon]
+    return [*sorted(stop for stop in stops if seen < stop < end), end]

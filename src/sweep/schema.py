@@ -18,6 +18,9 @@ T = TypeVar("T")
 # The dotted name of something to import, which must be trusted like a `_target_`.
 Code = NewType("Code", str)
 
+# Likeness from which a name may have been meant; below, to suggest one would mislead.
+ALIKE = 0.6
+
 HIDDEN = "***"
 _SECRET = r"(?:password|token(?!s|iz)|secret|api_?key|credential)"
 _SECRET_KEY = re.compile(_SECRET, re.IGNORECASE)
@@ -59,9 +62,7 @@ def check_keys(node: Mapping[str, object], known: Iterable[str], path: str) -> N
     prefix = f"{path}." if path else ""
     for key in node:
         if key not in names:
-            none = f"It takes none: remove it, or where a file sets it write ~{prefix}{key}."
-            hint = f"Did you mean `{prefix}{nearest(str(key), names)[0]}`?" if names else none
-            raise ConfigError(f"{prefix}{key}: no such key. {hint}")
+            raise ConfigError(f"{prefix}{key}: no such key. {instead(str(key), names, prefix)}")
 
 
 def convert(hint: object, value: object, path: str) -> Any:
@@ -100,7 +101,43 @@ def require(path: str, value: object, holds: object, claim: str) -> None:
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """The names, the one most like `name` first."""
-    return sorted(names, key=lambda other: -difflib.SequenceMatcher(None, name, other).ratio())
+    return sorted(names, key=lambda other: -likeness(name, other))
+
+
+def likeness(name: str, other: str) -> float:
+    """From 0 to 1; initials, such as `lr` of `learning_rate`, are as good as a near miss."""
+    initials = "".join(word[:1] for word in other.split("_"))
+    alike = difflib.SequenceMatcher(None, name, other).ratio()
+    return max(alike, 0.9) if name == initials else alike
+
+
+def instead(name: str, names: Iterable[str], prefix: str) -> str:
+    """What to write for a key that is not there: the one that is like it, or else which there are."""
+    offered = nearest(name, names)
+    if not offered:
+        return f"It takes none: drop it; where a file sets it, ~{prefix}{name} takes it out."
+    if likeness(name, offered[0]) >= ALIKE:
+        return f"Did you mean `{prefix}{offered[0]}`?"
+    return (
+        f"There are: {', '.join(offered)}. Choose one of them, or drop it; where a file sets it, "
+        f"~{prefix}{name} takes it out."
+    )
+
+
+def nearest_path(name: str, paths: Iterable[str]) -> tuple[str, float]:
+    """The dotted path that was likeliest meant, and its likeness; ("", 0) where there is none.
+
+    One that ends in the name counts almost as much as the name by itself. `_target_` is nobody's meaning.
+    """
+
+    def meant(path: str) -> tuple[float, float]:
+        whole = likeness(name, path)
+        last = 0.0 if "." in name else 0.99 * likeness(name, path.rpartition(".")[2])
+        return max(whole, last), whole
+
+    wanted = [path for path in paths if not path.endswith("_target_")]
+    near = max(wanted, key=meant, default="")
+    return near, meant(near)[0] if near else 0.0
 
 
 def shown(value: object, path: str = "") -> str:

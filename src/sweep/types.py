@@ -330,12 +330,14 @@ class Standing:
 class BestConfig:
     """The configuration that production training reuses, and where it came from.
 
-    validation: the winner's loss in the search. confirm, test: what the objective says of it on those splits,
-    the mean of fresh seeds. default_confirm, default_test: the same of the recipe's own values, None where
-    they did not come to their end. baselines: of what answers without training, on the confirm split.
-    decision: what was made of all that. data_fingerprint: of the rows and their splits. git_commit: of the
-    working directory. overrides: the sweep's command line, without secrets. folds: of the cross-validation
-    that it was found by, whose pool of train and validation rows it is to be trained on; None: by a split.
+    horizon: examples that the schedule runs to, a multiple of `unit`, the largest batch of the search. stop:
+    after how many of them the finalists' training stopped. validation: the winner's loss in the search.
+    confirm, test: what the objective says of it on those splits, the mean of fresh seeds. default_confirm,
+    default_test: the same of the recipe's own values, None where they did not come to their end. baselines:
+    of what answers without training, on the confirm split. decision: what was made of all that.
+    data_fingerprint: of the rows and their splits. git_commit: of the working directory. overrides: the
+    sweep's command line, without secrets. folds: of the cross-validation that it was found by, whose pool of
+    train and validation rows it is to be trained on; None: by a split.
     """
 
     recipe: Recipe
@@ -344,6 +346,8 @@ class BestConfig:
     study: str
     trial: int
     horizon: int
+    stop: int
+    unit: int
     seed: int
     data_fingerprint: str
     fingerprint: str

@@ -107,6 +107,7 @@ def confirmation(
         "verdicts": tuple(verdicts),
         "slices": (),
         "opened": 1,
+        "opened_by": (),
         **given,
     }
     return Confirmation(**facts)

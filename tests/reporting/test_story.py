@@ -146,8 +146,12 @@ def test_the_gain_is_told_a_ticket_and_a_month() -> None:
         "On 64 test rows the net value of trial 3 is 0.800 EUR per ticket, the mean of 3 fresh seeds.",
         "Against nearest: +0.500 (95%: +0.400 to +0.600), +10,000 EUR a month (+8,000 to +12,000).",
         "Against defaults: +0.250 (95%: +0.150 to +0.350), +5,000 EUR a month (+3,000 to +7,000).",
-        "The test split was opened 2 times, so the intervals are somewhat too good.",
+        "The test rows were opened 2 times, so the intervals are somewhat too good.",
     ]
+    told = measured_of(confirmation("3", opened=4, opened_by=("first", "second")), GOAL)
+    assert told[-1].startswith(
+        "The test rows were opened 4 times, by first and second too, so the intervals "
+    )
     assert not any("month" in sentence for sentence in measured_of(confirmation("3"), None))
 
 

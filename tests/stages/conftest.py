@@ -7,7 +7,7 @@ import pytest
 from sweep.config import compose
 from sweep.evaluation.guards import Guards
 from sweep.search.study import Study
-from sweep.stages.confirm import Confirmed
+from sweep.stages.confirm import OPENED, Confirmed
 from sweep.types import Job
 from tests.stages.finished import (
     confirmed,
@@ -22,13 +22,21 @@ def guards() -> Guards:
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Whose defaults are poor and whose best trial is clearly better."""
     return finished(synthetic(tmp_path_factory.mktemp("study")))
 
 
+@pytest.fixture
+def study(searched: Study) -> Study:
+    """The same, its test rows never opened."""
+    searched.note(OPENED, [])
+    return searched
+
+
 @pytest.fixture(scope="session")
 def plain(
-    study: Study, guards: Guards, tmp_path_factory: pytest.TempPathFactory
+    searched: Study, guards: Guards, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Confirmed, list[Job]]:
-    return confirmed(study, tmp_path_factory.mktemp("plain"), guards)
+    searched.note(OPENED, [])
+    return confirmed(searched, tmp_path_factory.mktemp("plain"), guards)

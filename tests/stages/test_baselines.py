@@ -96,6 +96,25 @@ class Heard:
         return float(reply in {row.response for row in ROWS[:30]})
 
 
+@dataclass(frozen=True)
+class Slower:
+    """Gives its text to all, and takes longer each time."""
+
+    text: str
+    seconds: Iterator[float]
+
+    @property
+    def description(self) -> str:
+        return "slower and slower"
+
+    def answers(
+        self, asked: Sequence[Prompt], train: Sequence[Example], *, seed: int
+    ) -> tuple[Prompt | Reply, ...]:
+        seconds = next(self.seconds)
+        first, *rest = asked
+        return (first, *(Reply(prompt.row, self.text, 0, 0, seconds, ended=True) for prompt in rest))
+
+
 COPIES = MetricObjective(metric="heard", rung_metric="loss", escalation=(), proxy="heard", labels=None)
 
 
@@ -254,7 +273,6 @@ def test_without_a_model_none_is_started(tmp_path: Path) -> None:
     engine = Echo()
     assert names_of(ask(tmp_path, engine, {"nearest": Nearest()})) == ["nearest"]
     assert engine.jobs == []
-    assert not (tmp_path / "baselines.json").exists()
 
 
 @dataclass(frozen=True)
@@ -288,3 +306,21 @@ def test_a_baseline_that_answers_other_rows_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"^baseline\.own: CopyOrAsk gave 5 answers to 5 rows; there must be"
     ):
         ask(tmp_path, Echo(), {"own": CopyOrAsk(wrong=True)})
+
+
+def test_a_copied_reply_is_as_slow_on_every_start(tmp_path: Path) -> None:
+    seconds = iter((2.0, 3.0, 5.0))
+
+    def slowest(text: str) -> float:
+        (tried,) = ask(tmp_path, Echo(), {"slower": Slower(text, seconds)})
+        return tried.measured.score.metrics["p95_seconds"]
+
+    first = slowest("answer 1")
+    assert first == pytest.approx(2.0)
+    assert slowest("answer 1") == first
+    assert slowest("answer 2") == pytest.approx(5.0), "another way's reply is timed anew"
+
+
+def test_what_is_copied_from_the_rows_is_measured_the_same_on_every_start(tmp_path: Path) -> None:
+    ways: dict[str, Baseline] = {"canned": Canned(text=None), "nearest": Nearest()}
+    assert ask(tmp_path, Echo(), ways) == ask(tmp_path, Echo(), ways)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from optuna.storages import InMemoryStorage
 
 from sweep.data.baselines import ZeroShot
-from sweep.errors import CheckpointError, ConfigError, TrainingError
+from sweep.errors import ConfigError, TrainingError
 from sweep.evaluation.guards import Guards
 from sweep.search.study import Study
 from sweep.stages.confirm import Confirmed
 from sweep.types import Job, View
 from tests.stages.finished import (
+    DATA,
     EXACT,
     WAYS,
     Watched,
     confirmed,
+    finished,
     synthetic,
     told,
     trainings,
@@ -88,10 +93,25 @@ def test_another_winner_opens_the_test_split_again(study: Study, guards: Guards,
     assert (again.confirmation.trial, again.confirmation.opened) == (winner, 2)
 
 
-def test_a_count_that_can_not_be_read_is_not_begun_anew(study: Study, guards: Guards, tmp_path: Path) -> None:
-    (tmp_path / "test_opened.json").write_text("[[")
-    with pytest.raises(CheckpointError, match="counts how often the test split was opened"):
-        confirmed(study, tmp_path, guards)
+def test_what_other_studies_opened_counts_whatever_becomes_of_their_folders(
+    guards: Guards, tmp_path: Path
+) -> None:
+    storage = InMemoryStorage()
+    one, other, elsewhere = (
+        finished(synthetic(tmp_path / name), storage=storage, name=name) for name in ("one", "other", "third")
+    )
+    first, _ = confirmed(one, tmp_path / "one", guards)
+    assert (first.confirmation.opened, first.confirmation.opened_by) == (1, ())
+    second, _ = confirmed(other, tmp_path / "other", guards)
+    assert (second.confirmation.opened, second.confirmation.opened_by) == (2, ("one",))
+    new_rows = replace(DATA, fingerprint="other rows")
+    third, _ = confirmed(elsewhere, tmp_path / "third", guards, measure=yardstick(of=new_rows))
+    assert (third.confirmation.opened, third.confirmation.opened_by) == (1, ())
+    shutil.rmtree(tmp_path / "one")
+    shutil.rmtree(tmp_path / "other")
+    again, _ = confirmed(other, tmp_path / "other", guards)
+    assert again.confirmation.trial == second.confirmation.trial
+    assert (again.confirmation.opened, again.confirmation.opened_by) == (2, ("one",))
 
 
 @pytest.mark.parametrize("reports", [0, 1, 3, 6, 8, 12])

@@ -41,6 +41,8 @@ BESTS = st.builds(
     model=st.dictionaries(TEXTS, TEXTS | FLOATS | st.none() | st.booleans() | st.lists(TEXTS)),
     experiment=TEXTS,
     study=TEXTS,
+    horizon=st.integers(min_value=100),
+    stop=st.integers(1, 100),
     data_fingerprint=TEXTS,
     fingerprint=TEXTS,
     validation=SCORES,
@@ -83,7 +85,7 @@ def test_the_file_says_where_it_comes_from_and_how_to_use_it(tmp_path: Path) -> 
     lines = write_best(BEST, tmp_path / "found.yaml").path.read_text().splitlines()
     comments = [line for line in lines if line.startswith("#")]
     assert lines[0] == "# @package _global_"
-    assert "# Best recipe of study support_bot: trial 12, seed 0, 4096 examples." in comments
+    assert "# Best recipe of study support_bot: trial 12, seed 0, 1024 of 4096 examples." in comments
     assert "# decision    no_evidence" in comments
     assert "# test        this recipe   1.2456 ± 0.0200 (standard error, 300 examples)" in comments
     assert "# confirm     this recipe   1.2345 ± 0.0100 (standard error, 400 examples)" in comments
@@ -106,11 +108,11 @@ def test_a_file_from_before_confirmation_with_fresh_seeds_reads_as_not_shown_to_
 ) -> None:
     path = write_best(BEST, tmp_path / "found.yaml").path
     node = yaml.safe_load(path.read_text())
-    later = ("test", "default_test", "baselines", "decision")
+    later = ("test", "default_test", "baselines", "decision", "stop", "unit")
     assert all(node["best"].pop(name) for name in later)
     path.write_text(yaml.safe_dump(node))
     assert read_best(path) == replace(
-        BEST, test=None, default_test=None, baselines={}, decision="no_evidence"
+        BEST, test=None, default_test=None, baselines={}, decision="no_evidence", stop=BEST.horizon, unit=1
     )
 
 

@@ -43,7 +43,8 @@ class Confirmation:
 
     leader: the search's best trial at that time. objective, unit, better: what values are. seeds: of each
     finalist. finalists: best first, the recipe's own values last. verdicts: limits, guards and proxy, of the
-    winner on test rows. slices: the winner less the best baseline. opened: how often the test split was.
+    winner on test rows. slices: the winner less the best baseline. opened: how often the test rows were, by
+    whatever study; opened_by: the other ones.
     """
 
     leader: str
@@ -58,6 +59,7 @@ class Confirmation:
     verdicts: tuple[Verdict, ...]
     slices: tuple[Slice, ...]
     opened: int
+    opened_by: tuple[str, ...]
 
     @property
     def winner(self) -> Finalist:
@@ -92,6 +94,7 @@ def confirmation_of(note: Mapping[str, Any]) -> Confirmation:
             "slices": tuple(
                 Slice(**{**one, "difference": Difference(**one["difference"])}) for one in note["slices"]
             ),
+            "opened_by": tuple(note["opened_by"]),
         }
     )
 

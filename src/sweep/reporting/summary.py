@@ -82,8 +82,10 @@ def caveats_of(confirmation: Confirmation, goal: Goal | None) -> list[str]:
     if missed:
         told.append(f"Trial {confirmation.trial} misses the goal: {', '.join(missed)}.")
     if confirmation.opened > 1:
+        others = f", by {' and '.join(confirmation.opened_by)} too" if confirmation.opened_by else ""
         told.append(
-            f"The test split was opened {confirmation.opened} times, so the intervals are somewhat too good."
+            f"The test rows were opened {confirmation.opened} times{others}, so the intervals are somewhat "
+            "too good."
         )
     return told
 

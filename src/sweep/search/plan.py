@@ -10,6 +10,7 @@ from typing import Protocol
 from sweep.evaluation.guards import Guards
 from sweep.evaluation.metrics import LOSS
 from sweep.evaluation.pareto import Aim
+from sweep.search.length import horizon_of
 from sweep.search.space import Space
 from sweep.types import Aimed, Asking, Metric, Probe, Recipe, Report, View
 
@@ -84,8 +85,8 @@ class Plan:
         return int(self.largest("batch_size"))
 
     def horizon(self, epochs: float, *, share: float = 1.0) -> int:
-        """Examples seen after so many epochs of that share of the train rows: a multiple of `unit`, not 0."""
-        return max(1, round(epochs * share * self.train_rows / self.unit)) * self.unit
+        """Examples seen after so many epochs of that share of the train rows."""
+        return horizon_of(epochs * share, self.train_rows, unit=self.unit)
 
     def judged_on(self, examples: int, horizon: int) -> View:
         """The rows of a rung: the first ones, as many as its share of the way to the horizon.

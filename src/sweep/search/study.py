@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -138,6 +139,11 @@ class Study:
     def note(self, name: str, fact: object) -> None:
         """Keep a fact about the sweep, plain JSON, with the study; `stored.notes` holds it for others."""
         self._optuna.set_user_attr(f"{NOTE}{name}", fact)
+
+    def noted(self, name: str) -> dict[str, Any]:
+        """That fact of every study in the storage, by the study's name; those that lack it left out."""
+        key, studies = f"{NOTE}{name}", self._storage.get_all_studies()
+        return {study.study_name: study.user_attrs[key] for study in studies if key in study.user_attrs}
 
     def interrupt(self) -> None:
         """Hand out nothing more and cancel what is out; the study can be continued afterwards."""

@@ -11,8 +11,8 @@ from sweep.data.baselines import Baseline
 from sweep.errors import ConfigError
 from sweep.evaluation.objective import succeeds
 from sweep.evaluation.selection import badness
-from sweep.stages.kept import run_kept
-from sweep.stages.yardstick import Measured, Yardstick
+from sweep.stages.kept import once, run_kept
+from sweep.stages.yardstick import Measured, Yardstick, as_metrics
 from sweep.tracking.mlflow import Tracker
 from sweep.types import Asking, Backend, Job, Prompt, Reply, Report, Trial, Verdict, View
 
@@ -40,7 +40,8 @@ class Tried:
 class Baselines:
     """The simpler ways, asked through the backend. base: the model, untrained, and the seed.
 
-    path: a file that keeps what the model answered, so that another start asks only for what has changed.
+    path: a file that keeps all replies, so that another start asks the model only for what has changed, and
+    times no copied reply again.
     """
 
     ways: Mapping[str, Baseline]
@@ -88,7 +89,7 @@ class Baselines:
         """By way, one for each row of the view, in their order."""
         asking = self.yardstick.asking(view)
         assert asking is not None
-        answers = {name: self._answers(name, asking.prompts) for name in names}
+        answers = {name: self._timed_once(name, self._answers(name, asking.prompts)) for name in names}
         prompts = {
             name: Asking(tuple(one for one in given if isinstance(one, Prompt)), asking.max_tokens)
             for name, given in answers.items()
@@ -119,8 +120,18 @@ class Baselines:
             )
         return answers
 
+    def _timed_once(self, name: str, answers: Sequence[Prompt | Reply]) -> tuple[Prompt | Reply, ...]:
+        """The answers, finished replies among them as slow as when they were given first."""
+        replies = [answer for answer in answers if isinstance(answer, Reply)]
+        first = iter(once(replies, path=self.path, key=[*self._key, name]))
+        return tuple(next(first) if isinstance(answer, Reply) else answer for answer in answers)
+
     def _reports(self, jobs: Sequence[Job]) -> dict[str, Report]:
-        return run_kept(jobs, self.backend, path=self.path, key=[self.yardstick.data.fingerprint])
+        return run_kept(jobs, self.backend, path=self.path, key=self._key)
+
+    @property
+    def _key(self) -> list[str]:
+        return [self.yardstick.data.fingerprint]
 
     def _job(self, name: str, view: View, asked: Asking | None) -> Job:
         return Job(
@@ -140,9 +151,7 @@ class Baselines:
 def log_baselines(tried: Sequence[Tried], tracker: Tracker) -> None:
     """Each as a run beside the trials'."""
     for one in tried:
-        score = one.measured.score
-        metrics = {"objective": score.value, "objective_error": score.standard_error, **score.metrics}
-        tracker.log_beside(f"baseline/{one.name}", one.description, metrics)
+        tracker.log_beside(f"baseline/{one.name}", one.description, as_metrics(one.measured.score))
 
 
 def _whole(job: Job, asking: Asking, report: Report) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from sweep.analysis.front import front_of
 from sweep.data.split import DataSet
-from sweep.errors import CheckpointError, TrainingError
+from sweep.errors import TrainingError
 from sweep.evaluation.confirmation import Confirmation, Finalist, Simpler
 from sweep.evaluation.guards import Guards, guard_forgetting, guard_overlap, guard_probe
 from sweep.evaluation.learning_curve import still_falling, unused
@@ -19,13 +17,15 @@ from sweep.evaluation.selection import Better, Seeds, badness, choose, finalists
 from sweep.evaluation.significance import signed_rank_p
 from sweep.evaluation.slices import Slice, compare_slices
 from sweep.evaluation.verdict import Comparison, judge_winner
-from sweep.paths import write_whole
 from sweep.stages.baselines import Baselines, Tried
 from sweep.stages.finalists import Finalists, Trained
-from sweep.stages.yardstick import Measured, mean_of
+from sweep.stages.yardstick import Measured, as_metrics, mean_of
+from sweep.tracking.mlflow import Tracker
 from sweep.types import Score, Standing, Verdict
 
 DEFAULTS = "0"
+# Looks at test rows are kept with the study: in its storage others find them, whatever becomes of its folder.
+OPENED = "test_opened"
 
 _NONE_ABLE = (
     "No trial can be confirmed: one that came to its end in the search and holds to its guards must do so "
@@ -37,12 +37,14 @@ _NONE_ABLE = (
 class Confirmed:
     """What was found; the training of the winner whose state is handed over; every training there was.
 
-    winner: its verdicts are the limits and guards of all its seeds.
+    winner: its verdicts are the limits and guards of all its seeds. metrics: what the objective says of each
+    training, by its id, on confirm rows and, under `test/`, on test rows.
     """
 
     confirmation: Confirmation
     winner: Standing
     runs: tuple[Standing, ...]
+    metrics: Mapping[str, Mapping[str, float]]
 
 
 def confirm(
@@ -76,7 +78,7 @@ def confirm(
     if not able:
         raise TrainingError(_NONE_ABLE)
     chosen = choose({trial: _rows(trained[trial].measured) for trial in able}, better=better)
-    opened = _open(finals, chosen)
+    opened, opened_by = _open(finals, chosen)
     rivals = [trial for trial in dict.fromkeys((chosen, DEFAULTS)) if trial in trained]
     tested = {trial: finals.tested(trained[trial]) for trial in rivals}
     simpler = _best(baselines.tried(finals.view("test"), [tried[0].name])) if tried else None
@@ -122,12 +124,28 @@ def confirm(
         verdicts=(*own, *proxy, _more_rows(finals, trained[chosen])),
         slices=versus.slices(simpler.measured, better) if simpler else (),
         opened=opened,
+        opened_by=opened_by,
     )
     return Confirmed(
         confirmation=confirmation,
         winner=replace(trained[chosen].runs[0], verdicts=own),
         runs=tuple(run for one in trained.values() for run in one.runs),
+        metrics={
+            one.jobs[seed].trial.id: as_metrics(measured.score)
+            | (as_metrics(tested[trial][seed].score, "test/") if trial in tested else {})
+            for trial, one in trained.items()
+            for seed, measured in one.measured.items()
+        },
     )
+
+
+def log_confirmed(confirmed: Confirmed, tracker: Tracker) -> None:
+    """Each training as a run beside the search's, with what the objective says of it."""
+    tracker.sync(confirmed.runs)
+    for run in confirmed.runs:
+        trial, _, seed = run.trial.id.partition("/")
+        described = f"trial {trial}, trained again with a fresh seed, {seed}; test/ is on test rows"
+        tracker.log_beside(run.trial.id, described, confirmed.metrics[run.trial.id])
 
 
 def simpler_from(tried: Tried, *, test: Score | None = None) -> Simpler:
@@ -199,26 +217,16 @@ def _proxy(losses: Mapping[str, float], scores: Mapping[str, Score], better: Bet
     return (proxy_agrees([losses[trial] for trial in known], values, higher_is_better=better == "higher"),)
 
 
-def _open(finals: Finalists, chosen: str) -> int:
-    """How often the test split was opened, now included: the more often, the less its interval is worth."""
-    path = finals.folder / "test_opened.json"
-    looks = _looks(path)
-    look = [finals.study.fingerprint, chosen, finals.asked.seeds, finals.asked.rows]
-    if look not in looks:
-        write_whole(path, json.dumps([*looks, look]))
-        return len(looks) + 1
-    return len(looks)
-
-
-def _looks(path: Path) -> list[list[object]]:
-    try:
-        return list(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} is not JSON ({error}); it counts how often the test split was opened. Mend or delete it."
-        ) from error
+def _open(finals: Finalists, chosen: str) -> tuple[int, tuple[str, ...]]:
+    """How often these test rows were opened, now included, and by which other studies; each tells less."""
+    study, rows = finals.study, finals.yardstick.data.fingerprint
+    look = [rows, chosen, finals.asked.seeds, finals.asked.rows]
+    own = study.noted(OPENED).get(study.plan.name, [])
+    if look not in own:
+        study.note(OPENED, [*own, look])
+    looks = {name: sum(look[0] == rows for look in found) for name, found in study.noted(OPENED).items()}
+    others = sorted(name for name, count in looks.items() if count and name != study.plan.name)
+    return sum(looks.values()), tuple(others)
 
 
 def _best(tried: Sequence[Tried]) -> Tried | None:

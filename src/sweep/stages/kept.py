@@ -1,4 +1,4 @@
-"""Jobs outside the search, each run once: what they reported is kept in a file for another start."""
+"""What is asked outside the search, each once: jobs' reports and timed replies are kept for another start."""
 
 from __future__ import annotations
 
@@ -39,12 +39,29 @@ def run_kept(jobs: Sequence[Job], backend: Backend, *, path: Path, key: Sequence
     return {job.id: found[job.id] for job in jobs if job.id in found}
 
 
+def once(replies: Sequence[Reply], *, path: Path, key: Sequence[str]) -> tuple[Reply, ...]:
+    """The replies with the times of when they were given first: from the file, else as they are, now kept.
+
+    key: what tells them from others of the same text.
+    """
+    kept = _read(path)
+    digest = _sha256([*key, [reply._replace(seconds=0.0) for reply in replies]])
+    if digest not in kept and replies:
+        kept[digest] = {"replies": replies}
+        write_whole(path, json.dumps(kept))
+    return tuple(Reply(*reply) for reply in kept.get(digest, {"replies": ()})["replies"])
+
+
 def _digest(job: Job, key: Sequence[str]) -> str:
     told = asdict(job)
     if job.stop == 0:
         # The base model as it is, whatever recipe it would have been trained by.
         told |= {"trial": job.trial.base, "horizon": 0}
-    return hashlib.sha256(json.dumps([*key, told]).encode()).hexdigest()
+    return _sha256([*key, told])
+
+
+def _sha256(told: object) -> str:
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

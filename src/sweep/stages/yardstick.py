@@ -99,6 +99,12 @@ class Yardstick:
         )
 
 
+def as_metrics(score: Score, prefix: str = "") -> dict[str, float]:
+    """A score as tracked runs show it, those of baselines and finalists alike."""
+    told = {"objective": score.value, "objective_error": score.standard_error, **score.metrics}
+    return {f"{prefix}{name}": value for name, value in told.items()}
+
+
 def mean_of(seeds: Mapping[int, Measured]) -> Measured:
     """The mean of a recipe's seeds: of each row, and of each number of the score."""
     rows = seed_mean({seed: found.rows for seed, found in seeds.items()})

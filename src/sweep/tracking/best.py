@@ -25,6 +25,7 @@ _LACKING: Mapping[str, object] = {
     "baselines": {},
     "decision": "no_evidence",
     "folds": None,
+    "unit": 1,
 }
 # Hydra reads 1e5 and 12e4567 as numbers where YAML 1.1 reads text, so text that starts like one is quoted.
 _NUMBER_LIKE = re.compile(r"[-+.\d]")
@@ -80,7 +81,8 @@ def read_best(path: Path) -> BestConfig:
     node = _load(path)
     if not isinstance(node, dict) or not isinstance(node.get("best"), dict):
         raise ConfigError(f"{path} must hold `recipe` and `best`, as written at the end of a sweep.")
-    told = {**_LACKING, **node["best"], "recipe": node.get("recipe")}
+    whole = {"stop": node["best"].get("horizon")}
+    told = {**_LACKING, **whole, **node["best"], "recipe": node.get("recipe")}
     for name in _SCORES:
         if told.get(name) is not None:
             told[name] = _build(Score, told[name], f"{path}: best.{name}")
@@ -137,8 +139,9 @@ def _as_yaml(best: BestConfig, name: str) -> str:
 
 def _provenance(best: BestConfig, name: str) -> str:
     failed = [verdict for verdict in best.verdicts if not verdict.passed]
+    examples = f"{best.horizon}" if best.stop == best.horizon else f"{best.stop} of {best.horizon}"
     lines = [
-        f"Best recipe of study {best.study}: trial {best.trial}, seed {best.seed}, {best.horizon} examples"
+        f"Best recipe of study {best.study}: trial {best.trial}, seed {best.seed}, {examples} examples"
         f"{f'; found by {best.folds} folds, trained on all of them' if best.folds else ''}.",
         "",
         f"decision    {best.decision}",

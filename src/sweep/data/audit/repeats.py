@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash, MinHashLSH
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
+from datasketch import MinHash
 
 from sweep.data.audit.finding import Finding, Row, answers_of, judge, prompts_of, shortened
 from sweep.data.example import Example
@@ -21,9 +19,11 @@ SIMILARITY = 0.8
 PIECE = 5
 # Pairs are proposed well below the similarity that counts, so that hardly one is missed, then compared.
 _PROPOSED = 0.6
-_PERMUTATIONS = 64
+_BANDS = 12
+_BAND = 5
 
 Ints = npt.NDArray[np.int64]
+Sketches = npt.NDArray[np.uint32]
 
 
 def enough_rows(examples: Sequence[Example], limit: Limit) -> Finding:
@@ -140,33 +140,62 @@ def distinct_answers(examples: Sequence[Example], limit: Limit) -> Finding:
 def look_alikes(examples: Sequence[Example]) -> Ints:
     """A group number per row: chains of rows whose sets of five-character pieces overlap by 0.8 or more.
 
-    Pairs are proposed by MinHash, of which a few are missed, and compared exactly.
-    Source: Broder 1997, doi:10.1109/SEQUEN.1997.666900.
+    Pairs are proposed by MinHash, of which a few are missed, and compared exactly, unless they are together
+    already. Source: Broder 1997, doi:10.1109/SEQUEN.1997.666900.
     """
     texts = [normalised(f"{example.prompt}\n{example.response}") for example in examples]
-    index = MinHashLSH(threshold=_PROPOSED, num_perm=_PERMUTATIONS)
-    first: dict[str, int] = {}
-    pairs: list[tuple[int, int]] = []
-    for row, text in enumerate(texts):
-        if text in first:
-            pairs.append((first[text], row))
-            continue
-        first[text] = row
-        pieces = _pieces(text)
-        sketch = MinHash(num_perm=_PERMUTATIONS, seed=1)
-        sketch.update_batch([piece.encode() for piece in sorted(pieces)])
-        pairs += [
-            (other, row)
-            for other in index.query(sketch)
-            if _overlap(pieces, _pieces(texts[other])) >= SIMILARITY
-        ]
-        index.insert(row, sketch, check_duplication=False)
-    left, right = (
-        np.array(side, dtype=np.int64) for side in (zip(*pairs, strict=True) if pairs else ((), ()))
-    )
-    edges = sparse.coo_array((np.ones(left.size), (left, right)), (len(texts), len(texts)))
-    _, labels = connected_components(edges, directed=False)
-    return np.asarray(labels, dtype=np.int64)
+    distinct = list(dict.fromkeys(texts))
+    groups = _Groups(len(distinct))
+    for row, others in _proposed(np.stack([_sketch(text) for text in distinct])):
+        pieces = _pieces(distinct[row])
+        for other in others.tolist():
+            apart = groups.of(row) != groups.of(other)
+            if apart and _overlap(pieces, _pieces(distinct[other])) >= SIMILARITY:
+                groups.join(row, other)
+    numbers = {text: groups.of(row) for row, text in enumerate(distinct)}
+    return np.array([numbers[text] for text in texts], dtype=np.int64)
+
+
+class _Groups:
+    """Rows joined pair by pair; a group is known by its first row."""
+
+    def __init__(self, rows: int) -> None:
+        self._before = list(range(rows))
+
+    def of(self, row: int) -> int:
+        while self._before[row] != row:
+            row = self._before[row] = self._before[self._before[row]]
+        return row
+
+    def join(self, one: int, other: int) -> None:
+        first, second = sorted((self.of(one), self.of(other)))
+        self._before[second] = first
+
+
+def _sketch(text: str) -> Sketches:
+    sketch = MinHash(num_perm=_BANDS * _BAND, seed=1)
+    sketch.update_batch([piece.encode() for piece in sorted(_pieces(text))])
+    found: Sketches = sketch.hashvalues.astype(np.uint32)
+    return found
+
+
+def _proposed(sketches: Sketches) -> Iterator[tuple[int, Ints]]:
+    """Each row with the earlier ones that agree with it in a whole band and in enough of the whole sketch.
+
+    Rows that agree in a band lie in a run, in their order.
+    """
+    runs = []
+    for band in np.split(sketches, _BANDS, axis=1):
+        _, run, sizes = np.unique(band, axis=0, return_inverse=True, return_counts=True)
+        order = np.argsort(run, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(order.size)
+        runs.append((order, (np.cumsum(sizes) - sizes)[run], place))
+    for row, sketch in enumerate(sketches):
+        earlier = np.unique(np.concatenate([order[begin[row] : place[row]] for order, begin, place in runs]))
+        if earlier.size:
+            # Before texts are compared: rows from one template often agree in a band, seldom in the whole.
+            yield row, earlier[(sketches[earlier] == sketch).mean(axis=1) >= _PROPOSED]
 
 
 def _pieces(text: str) -> frozenset[str]:

@@ -10,6 +10,8 @@ from sweep.data.encode import encode
 from sweep.data.example import Example
 from sweep.types import Limit
 
+_AT_ONCE = 1000
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -18,8 +20,12 @@ def truncated(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, limit: Limit
 ) -> Finding:
     """The share of rows that lose the beginning of their prompt or the end of their answer."""
-    encoded = encode(examples, tokenizer, max_tokens=max_tokens)
-    cut = [example for example, row in zip(examples, encoded, strict=True) if row.truncated]
+    cut = []
+    # Tokens are not kept: of 100,000 conversations at once they take more than a gigabyte.
+    for start in range(0, len(examples), _AT_ONCE):
+        part = examples[start : start + _AT_ONCE]
+        encoded = encode(part, tokenizer, max_tokens=max_tokens)
+        cut += [example for example, row in zip(part, encoded, strict=True) if row.truncated]
     share = len(cut) / len(examples)
     return judge(
         "truncated",
