@@ -486,6 +486,7 @@ class TestTargets:
             f"trusted_targets=[{__name__}]",
             f"sampler._target_={__name__}.MySampler",
             "~sampler.n_startup_trials",
+            "~sampler.multivariate",
             "~sampler.group",
         )
         assert trusted.sampler.cls is MySampler
@@ -734,7 +735,7 @@ class TestCommands:
         text = usage("sweep", tmp_path)
         assert "mine               For a test." in text
         assert "smoke" in text
-        assert "sampler            gp, random, tpe" in text
+        assert "sampler            gp, nsga2, random, tpe" in text
         assert "Found configurations: found" in text
         assert "hydra" not in text.lower()
 
