@@ -6,7 +6,7 @@ Support conversations from templates, each with facts of its own; every twentiet
 another closing, one in a hundred is repeated word for word. The command's own path runs in a new process for
 each size; its steps are timed where it calls them. Memory is the process's highest so far, so a step shows by
 how much it raised it; imports and the tokenizer's loading stand apart. 10,000 and 100,000 rows unless told
-otherwise; some four minutes on two cores. Writes `results/audit_scale.json`.
+otherwise; some eight minutes on two cores. Writes `results/audit_scale.json`.
 """
 
 from __future__ import annotations

@@ -222,6 +222,36 @@ def test_look_alikes_are_those_that_an_exact_comparison_finds() -> None:
     assert sum(found) >= 0.98 * sum(alike)
 
 
+def test_rows_of_one_template_are_alike_only_where_they_are_nearly_the_same() -> None:
+    draw = random.Random(3)
+    facts = [[draw.choice(WORDS) for _ in range(9)] for _ in range(400)]
+    # Every fourth repeats an earlier one but for its last fact.
+    facts = [facts[i - 1][:8] + facts[i][8:] if i % 4 == 3 else facts[i] for i in range(400)]
+    rows = [
+        row(
+            number,
+            "where is my {} of the {} that {} sent to {}".format(*told),
+            "your {} left {} and comes by {} to {} or {}".format(*told[4:]),
+        )
+        for number, told in enumerate(facts)
+    ]
+    exact = near_identical([normalised(f"{e.prompt}\n{e.response}") for e in rows], SIMILARITY).tolist()
+    together = [(i, j) for i in range(400) for j in range(i) if exact[i] == exact[j]]
+    assert 60 < len(together) < 140
+    groups = look_alikes(rows).tolist()
+    found = [(i, j) for i in range(400) for j in range(i) if groups[i] == groups[j]]
+    assert set(found) <= set(together)
+    assert len(found) >= 0.98 * len(together)
+
+
+def test_each_row_is_looked_at_for_what_is_cut() -> None:
+    long = [row(number, "question", "word " * 300) for number in (0, 999, 1000, 2499)]
+    short = [row(number, "question", "answer") for number in range(2500)]
+    rows = [{e.id: e for e in long}.get(e.id, e) for e in short]
+    found = truncated(rows, byte_tokenizer(), max_tokens=MAX_TOKENS, limit=LIMITS.truncated)
+    assert found.verdict.value == pytest.approx(4 / 2500)
+
+
 def test_the_vendi_score_is_the_number_of_different_answers() -> None:
     unlike = [row(i, "", f"word{i % 10}") for i in range(100)]
     score = vendi(unlike, Limit(warn=0.0, error=None), seed=0).verdict.value
