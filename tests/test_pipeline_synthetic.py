@@ -461,8 +461,12 @@ def test_the_page_and_the_status_of_a_cross_validation_speak_of_folds(
     text = page[: page.index("Plotly")] + page[page.rindex("</script>") :] if "Plotly" in page else page
     assert "Losses by fold" in page
     assert "trained anew for each of 5 folds, 80 examples of the other folds" in page
-    assert "loss on fold 5" in page
-    assert "their mean" in page
+    assert [f">{heading}</button>" in page for heading in ("mean loss", "fold 1", "fold 5", "fold 6")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
     assert "Learning curves" not in text
     assert "examples seen" not in text
     assert run_reader("sweep.status", folded, status) == 0
@@ -490,6 +494,22 @@ def test_production_trains_on_the_pool_and_watches_confirm_rows(
     told = capsys.readouterr().out
     assert "200 rows to train on" in told
     assert "     50 examples  confirm loss" in told
+
+
+def test_a_registered_training_on_a_pool_brings_it_to_the_next_generation(
+    folded: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["+experiment=smoke", "data.max_rows=250"]
+    assert Production(compose([*rows, "name=pooled", "+best=smoke_kfold"])).run() == 0
+    first = capsys.readouterr().out
+    again = [*rows, "name=pooled_again", "recipe_from=models:/pooled/1", "tracking.register=false"]
+    assert Production(compose(again)).run() == 0
+    second = capsys.readouterr().out
+    for told in (first, second):
+        assert "200 rows to train on" in told
+        assert "found on other data or other splits" not in told
+    golden = [re.findall(r"loss (\d\.\d+) ±", told)[-1] for told in (first, second)]
+    assert golden[0] == golden[1]
 
 
 @pytest.mark.parametrize("steps", range(1, 11))

@@ -222,7 +222,7 @@ def _judged(study: StoredStudy) -> str:
         epochs = "its own epochs" if "epochs" in study.names else f"{study.ladder[0]:,} examples"
         return (
             f"Each trial is trained anew for each of {study.folds} folds, {epochs} of the other folds' rows, "
-            f"and judged on {study.judged_on[0]} rows of that fold at most. Its loss is the mean of folds."
+            f"and judged on {study.judged_on[0]} rows of that fold at most. Its loss is the folds' mean."
         )
     if "epochs" in study.names:
         return "Each trial is judged at the end of its own epochs."

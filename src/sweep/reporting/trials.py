@@ -37,7 +37,7 @@ def columns_of(study: StoredStudy, table: pd.DataFrame) -> list[Column]:
     """In the order of the page: each rung's loss, or the last one where the length is searched."""
     losses = {f"loss at {rung:,}": f"loss_{rung}" for rung in rungs_of(table)}
     if study.folds is not None:
-        losses = {f"loss on fold {fold}": f"loss_{fold}" for fold in rungs_of(table)} | {"their mean": "loss"}
+        losses = {"mean loss": "loss"} | {f"fold {fold}": f"loss_{fold}" for fold in rungs_of(table)}
     elif "epochs" in study.names:
         losses = {"last loss": "loss"}
     return [
