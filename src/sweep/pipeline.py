@@ -34,6 +34,7 @@ from sweep.reporting.console import (
     tell_confirmation,
     tell_effects,
     tell_goal,
+    tell_refusal,
     tell_trades,
 )
 from sweep.reporting.html import write_report
@@ -211,6 +212,7 @@ class Pipeline:
         with interruptible(study.interrupt), board:
             search(study, assembly.backend, [tracker, board])
         tracker.sync(study.standings)
+        tell_refusal(self._told, study.standings)
         tell_trades(self._told, study.standings, study.plan.space.names)
 
     def _confirm(

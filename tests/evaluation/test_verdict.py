@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -96,3 +97,13 @@ def test_the_sentence_names_the_rival_and_what_to_do():
     few = judged(compared("canned", clusters=4), None).verdict.message
     assert few.startswith("4 independent groups of rows are too few to tell: at least 10 must be there")
     assert math.isnan(judged(None, None).verdict.value)
+
+
+def test_shipping_says_whether_anybody_looked_for_recitation():
+    probed = guard("warn", passed=True)
+    limit = replace(probed, check="resolved")
+    both = compared("canned"), compared("defaults")
+    assert judged(*both, limit, probed).verdict.message.endswith("and no guard fails: ship it")
+    unseen = judged(*both, limit)
+    assert unseen.outcome == "ship"
+    assert unseen.verdict.message.endswith("learnt its rows by heart, as guards.rows is null")

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from sweep.reporting.live import Scoreboard, best_of, duration, examples_left, standings_table
+from sweep.reporting.summary import refusal_of
 from sweep.types import Progress, Report, Standing, Trial, TrialState, Verdict
 from tests.contracts.engine import RECIPE
 
@@ -138,3 +139,13 @@ def test_the_time_left_never_exceeds_the_budget(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_refused_trial_is_named_with_its_reason_where_it_would_lead() -> None:
+    fails, passes = reciting("0"), standing("1", {32: 2.0}, "complete")
+    assert refusal_of([fails, passes]) == (
+        "Trial 0 has a lower loss, 1.0000 against 2.0000, and may not win: It recites."
+    )
+    better = standing("2", {32: 0.5}, "complete")
+    for others in ([fails], [better, passes], [fails, better, passes], []):
+        assert refusal_of(others) is None

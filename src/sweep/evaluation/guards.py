@@ -19,6 +19,9 @@ from sweep.evaluation.compare import loss_score
 from sweep.evaluation.rows import Row
 from sweep.types import Limit, RowProbe, Verdict
 
+# The guards that judge what was learnt by heart.
+PROBED = ("loss_ratio", "min_k", "verbatim")
+
 _WORDS = 8
 _WORD = re.compile(r"\w+")
 
@@ -63,7 +66,7 @@ class Guards:
 
 
 def guard_probe(probed: Sequence[RowProbe], guards: Guards) -> tuple[Verdict, ...]:
-    """The verdicts `loss_ratio`, `min_k` and `verbatim`, from rows of the train split and rows never seen."""
+    """The verdicts of `PROBED`, in that order, from rows of the train split and rows never seen."""
     trained = [row for row in probed if row.tokens and row.split == "train"]
     held_out = [row for row in probed if row.tokens and row.split != "train"]
     return (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sweep.evaluation.compare import CONFIDENCE, FEWEST_CLUSTERS, Difference
+from sweep.evaluation.guards import PROBED
 from sweep.evaluation.selection import Better
 from sweep.evaluation.significance import holm
 from sweep.types import Decision, Verdict
@@ -56,7 +57,7 @@ def judge_winner(
     outcome, message = _decide(
         rivals[0] if baseline is not None else None,
         rivals[-1] if defaults is not None else None,
-        broken=[guard for guard in guards if not guard.passed and guard.severity == "error"],
+        guards=guards,
         better=better,
     )
     verdict = Verdict(
@@ -77,7 +78,7 @@ def beaten(rival: Comparison, better: Better) -> bool:
 
 
 def _decide(
-    baseline: Comparison | None, defaults: Comparison | None, *, broken: Sequence[Verdict], better: Better
+    baseline: Comparison | None, defaults: Comparison | None, *, guards: Sequence[Verdict], better: Better
 ) -> tuple[Decision, str]:
     """The outcome, and a sentence that says what it rests on and what to do."""
     if baseline is None:
@@ -95,7 +96,7 @@ def _decide(
         if baseline.succeeds:
             return "use_baseline", f"{could}, and {baseline.rival} meets the goal without training: use it"
         return "no_evidence", f"{could}: more rows, more data or another base model would tell"
-    if broken:
+    if broken := [guard for guard in guards if not guard.passed and guard.severity == "error"]:
         names = ", ".join(guard.check for guard in broken)
         return "no_evidence", f"it beats {baseline.rival}, but fails the guards ({names}): mend that first"
     if defaults is not None and not beaten(defaults, better):
@@ -104,7 +105,10 @@ def _decide(
             "as well, and more trials or rows would tell"
         )
     both = " and ".join(rival.rival for rival in (baseline, defaults) if rival is not None)
-    return "ship", f"it beats {both} on rows that nothing was chosen by, and no guard fails: ship it"
+    won = f"it beats {both} on rows that nothing was chosen by"
+    if not any(guard.check in PROBED for guard in guards):
+        return "ship", f"{won}; but nobody looked whether it learnt its rows by heart, as guards.rows is null"
+    return "ship", f"{won}, and no guard fails: ship it"
 
 
 def _gain(difference: Difference, better: Better) -> float:

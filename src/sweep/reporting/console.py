@@ -26,7 +26,7 @@ from sweep.reporting.live import (
     standings_table,
 )
 from sweep.reporting.story import goal_sentences
-from sweep.reporting.summary import comparison_of, failure_of, measured_of, scored, word_of
+from sweep.reporting.summary import comparison_of, failure_of, measured_of, refusal_of, scored, word_of
 from sweep.reporting.trades import front_headings, front_rows, trade_sentences
 from sweep.search.stored import StoredStudy
 from sweep.types import Score, Standing
@@ -130,6 +130,12 @@ def tell_trades(told: Transcript, standings: Sequence[Standing], names: Sequence
     for row in rows:
         table.add_row(*row, style="bold green" if row is rows[0] else None)
     told.console.print(table)
+
+
+def tell_refusal(told: Transcript, standings: Sequence[Standing]) -> None:
+    """Whom guards keep from winning. Nothing where the lowest loss wins."""
+    if refusal := refusal_of(standings):
+        told.stage("guards", refusal)
 
 
 def tell_confirmation(told: Transcript, confirmation: Confirmation, goal: Goal | None) -> None:

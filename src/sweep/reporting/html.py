@@ -32,7 +32,7 @@ from sweep.reporting.story import (
     slices_of,
     worth_of,
 )
-from sweep.reporting.summary import caveats_of, comparison_of, points_of, verdict_of
+from sweep.reporting.summary import caveats_of, comparison_of, points_of, refusal_of, verdict_of
 from sweep.reporting.trades import front_headings, front_rows, trade_sentences, trades_figure
 from sweep.reporting.trials import columns_of, row_of
 from sweep.reporting.ways import ways_figure
@@ -95,6 +95,7 @@ def _story(study: StoredStudy) -> dict[str, Any]:
     return {
         "goal": goal_sentences(goal) if goal else [],
         "verdict": verdict_of(study),
+        "refusal": refusal_of(study.standings),
         "worth": worth_of(confirmation, goal) if confirmation else [],
         "caveats": caveats_of(confirmation, goal) if confirmation else [],
         "data": data_sentence(notes.audit) if notes.audit else "The data was not checked.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sweep.analysis.effects import Effects
 from sweep.reporting.steps import steps_of
 from sweep.reporting.story import baselines_of, data_sentence, goal_sentences
-from sweep.reporting.summary import comparison_of, measured_of, points_of, verdict_of
+from sweep.reporting.summary import comparison_of, measured_of, points_of, refusal_of, verdict_of
 from sweep.reporting.trades import trade_sentences
 from sweep.search.stored import StoredStudy
 
@@ -18,6 +18,8 @@ def as_markdown(study: StoredStudy, effects: Effects) -> str:
     verdict, notes, confirmation = verdict_of(study), study.notes, study.confirmation
     measured = measured_of(confirmation, notes.goal) if confirmation else []
     lines = [f"**{verdict.headline}** {' '.join([verdict.text, *measured])}"]
+    if refusal := refusal_of(study.standings):
+        lines += ["", refusal]
     if notes.goal is not None:
         lines = [*_goal(notes.goal.words, goal_sentences(notes.goal)[0]), "", *lines]
     if notes.audit is not None:

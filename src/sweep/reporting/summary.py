@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sweep.analysis.axes import sentence, title
 from sweep.analysis.effects import Effects
+from sweep.analysis.front import winner_of
 from sweep.evaluation.compare import Difference
 from sweep.evaluation.confirmation import Confirmation
 from sweep.evaluation.goal import Goal
@@ -66,6 +68,21 @@ def measured_of(confirmation: Confirmation, goal: Goal | None) -> list[str]:
             f"(95%: {difference.low:+.3f} to {difference.high:+.3f}){_monthly(difference, goal)}."
         )
     return [*told, *caveats_of(confirmation, goal)]
+
+
+def refusal_of(standings: Sequence[Standing]) -> str | None:
+    """A sentence on the trial that would lead if nothing guarded it; None where that is the one that does."""
+    leader = winner_of(standings)
+    complete = [one for one in standings if one.state == "complete"]
+    if leader is None or leader.aims or leader.broken:
+        return None
+    first = min(complete, key=lambda one: one.loss)
+    if not first.broken:
+        return None
+    return (
+        f"Trial {first.trial.id} has a lower loss, {first.loss:.4f} against {leader.loss:.4f}, and may not "
+        f"win: {_guards(first)}"
+    )
 
 
 def caveats_of(confirmation: Confirmation, goal: Goal | None) -> list[str]:
