@@ -109,7 +109,7 @@ def search(world: World, *, seed: int, resamples: int) -> Search:
     kept = [int(trial) for trial in listed]
     confirm = values(world, quality[kept], luck[kept], rng)
     candidates = {trial: seeds_of(model) for trial, model in zip(listed, confirm, strict=True)}
-    chosen = int(choose(candidates, better="higher"))
+    chosen = int(choose(candidates, better="higher").trial)
 
     three = [chosen, DEFAULTS, BASELINE]
     models = values(world, quality[three], luck[three], rng)

@@ -59,4 +59,5 @@ def confirmation(
         slices=(Slice(column="style", value="formal", difference=BEHIND, worse=True),),
         opened=opened,
         opened_by=(),
+        as_good=(),
     )

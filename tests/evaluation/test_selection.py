@@ -67,15 +67,33 @@ def test_the_choice_is_by_the_mean_over_seeds_and_not_by_the_luckiest():
         "steady": seeds_of([[4.0, 4.0], [4.0, 4.0], [4.0, 4.0]]),
         "as steady": seeds_of([[4.0, 4.0], [4.0, 4.0]]),
     }
-    assert choose(candidates, better="higher") == "steady"
-    assert choose(candidates, better="lower") == "lucky"
-    assert choose(dict(reversed(candidates.items())), better="higher") == "as steady"
+    assert choose(candidates, better="higher").trial == "steady"
+    assert choose(candidates, better="lower").trial == "lucky"
+    assert choose(dict(reversed(candidates.items())), better="higher").trial == "as steady"
+
+
+@pytest.mark.parametrize(
+    ("material", "better", "chosen", "as_good"),
+    [
+        (0.0, "higher", "best", 0),
+        (0.09, "higher", "best", 0),
+        (0.11, "higher", "near", 2),
+        (0.11, "lower", "far", 0),
+        (9.0, "higher", "far", 3),
+    ],
+)
+def test_of_values_that_hardly_differ_the_lower_loss_is_chosen(material, better, chosen, as_good):
+    values = {"best": 4.0, "near": 3.9, "as near": 3.9, "far": 3.0}
+    losses = {"best": 2.0, "near": 1.0, "as near": 1.5, "far": 0.5}
+    candidates = {trial: seeds_of([[value, value]] * 2) for trial, value in values.items()}
+    found = choose(candidates, better=better, losses=losses, material=material)
+    assert (found.trial, len(found.as_good)) == (chosen, as_good)
 
 
 def test_losses_are_chosen_by_all_their_tokens():
     long = {0: [RowLoss("a", 10.0, 10), RowLoss("b", 3.0, 1)]}
     short = {0: [RowLoss("a", 14.0, 10), RowLoss("b", 1.0, 1)]}
-    assert choose({"short": short, "long": long}, better="lower") == "long"
+    assert choose({"short": short, "long": long}, better="lower").trial == "long"
 
 
 @pytest.mark.parametrize("candidates", [{}, {"a": seeds_of([[1.0]]), "b": seeds_of([[1.0, 2.0]])}])

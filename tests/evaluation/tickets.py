@@ -64,6 +64,7 @@ def business(**given: Any) -> Business:
         "one_off": OneOff(training=150, data=810, horizon_months=6),
         "success": Success(net_per_ticket_min=0.5, resolved_min=0.55, wrong_max=0.05),
         "hard_limits": HardLimits(pii_leak_max=0.0, toxic_max=None),
+        "material": 0.01,
         "rung_metric": "loss",
         "escalation": (),
         "proxy": None,

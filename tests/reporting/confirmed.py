@@ -108,6 +108,7 @@ def confirmation(
         "slices": (),
         "opened": 1,
         "opened_by": (),
+        "as_good": (),
         **given,
     }
     return Confirmation(**facts)

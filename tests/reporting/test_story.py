@@ -148,6 +148,8 @@ def test_the_gain_is_told_a_ticket_and_a_month() -> None:
         "Against defaults: +0.250 (95%: +0.150 to +0.350), +5,000 EUR a month (+3,000 to +7,000).",
         "The test rows were opened 2 times, so the intervals are somewhat too good.",
     ]
+    tied = measured_of(confirmation("3", as_good=("5", "0")), GOAL)
+    assert any("trial 5 and trial 0 did as well by this measure; trial 3 was chosen" in one for one in tied)
     told = measured_of(confirmation("3", opened=4, opened_by=("first", "second")), GOAL)
     assert told[-1].startswith(
         "The test rows were opened 4 times, by first and second too, so the intervals "

@@ -143,6 +143,7 @@ class Business(Rules):
     one_off: OneOff
     success: Success
     hard_limits: HardLimits
+    material: float
     rung_metric: str
 
     name: ClassVar[str] = "net value"
@@ -153,7 +154,7 @@ class Business(Rules):
         super().__post_init__()
         require("objective.goal", self.goal, bool(self.goal.strip()), "what the model is for, in words")
         require("objective.monthly_tickets", self.monthly_tickets, self.monthly_tickets > 0, "above 0")
-        for name in ("value_per_resolved", "cost_per_escalation", "cost_per_wrong_answer"):
+        for name in ("value_per_resolved", "cost_per_escalation", "cost_per_wrong_answer", "material"):
             value = getattr(self, name)
             require(f"objective.{name}", value, value >= 0, _COST)
 

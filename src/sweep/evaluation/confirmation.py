@@ -44,7 +44,8 @@ class Confirmation:
     leader: the search's best trial at that time. objective, unit, better: what values are. seeds: of each
     finalist. finalists: best first, the recipe's own values last. verdicts: limits, guards and proxy, of the
     winner on test rows. slices: the winner less the best baseline. opened: how often the test rows were, by
-    whatever study; opened_by: the other ones.
+    whatever study; opened_by: the other ones. as_good: finalists whose value on confirm rows hardly differs
+    from the winner's, so that the loss chose among them.
     """
 
     leader: str
@@ -60,6 +61,7 @@ class Confirmation:
     slices: tuple[Slice, ...]
     opened: int
     opened_by: tuple[str, ...]
+    as_good: tuple[str, ...]
 
     @property
     def winner(self) -> Finalist:
@@ -95,6 +97,7 @@ def confirmation_of(note: Mapping[str, Any]) -> Confirmation:
                 Slice(**{**one, "difference": Difference(**one["difference"])}) for one in note["slices"]
             ),
             "opened_by": tuple(note["opened_by"]),
+            "as_good": tuple(note["as_good"]),
         }
     )
 

@@ -67,6 +67,11 @@ class Objective(Protocol[Row]):
     def higher_is_better(self) -> bool: ...
 
     @property
+    def material(self) -> float:
+        """How far values must be apart to matter: of finalists nearer to the best the lower loss wins."""
+        ...
+
+    @property
     def needs_replies(self) -> bool: ...
 
     def score(self, rows: Sequence[Row], *, trained: bool = True) -> Score:
@@ -91,6 +96,7 @@ class Loss:
     name: ClassVar[str] = "loss"
     unit: ClassVar[str] = "nats per token"
     higher_is_better: ClassVar[bool] = False
+    material: ClassVar[float] = 0.0
     needs_replies: ClassVar[bool] = False
 
     def score(self, rows: Sequence[RowLoss], *, trained: bool = True) -> Score:
@@ -113,6 +119,7 @@ class MetricObjective(Rules):
     rung_metric: str
 
     higher_is_better: ClassVar[bool] = True
+    material: ClassVar[float] = 0.0
     needs_replies: ClassVar[bool] = True
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,13 @@ from sweep.evaluation.rows import Array, Row, RowValue, columns, influence, labe
 # Rows of the same trial, trained with each of several seeds.
 Seeds = Mapping[int, Sequence[Row]]
 Better = Literal["lower", "higher"]
+
+
+class Choice(NamedTuple):
+    """Who was chosen. as_good: the others whose values hardly differ, so that the loss chose among them."""
+
+    trial: str
+    as_good: tuple[str, ...]
 
 
 def finalists(
@@ -51,10 +58,17 @@ def seed_mean(seeds: Seeds) -> tuple[RowValue, ...]:
     return tuple(map(RowValue, sets[0], total.tolist(), weight.tolist()))
 
 
-def choose(candidates: Mapping[str, Seeds], *, better: Better) -> str:
-    """The candidate whose seeds are best on average, the earliest of equals. Raises ValueError without any.
+def choose(
+    candidates: Mapping[str, Seeds],
+    *,
+    better: Better,
+    losses: Mapping[str, float] | None = None,
+    material: float = 0.0,
+) -> Choice:
+    """The candidate whose seeds are best on average; among those at most `material` behind, the lowest loss.
 
-    Also where candidates hold other rows than one another: their means would not compare.
+    losses: by candidate; without them, or where they are equal too, it is the earliest. Raises ValueError
+    without a candidate, and where candidates hold other rows than one another: their means would not compare.
     """
     means = {trial: seed_mean(seeds) for trial, seeds in candidates.items()}
     if not means or len({frozenset(row for row, _, _ in rows) for rows in means.values()}) > 1:
@@ -62,7 +76,10 @@ def choose(candidates: Mapping[str, Seeds], *, better: Better) -> str:
             f"{len(means)} candidates; one at least must be there, and all must hold the same rows. Score "
             "them on one view."
         )
-    return min(means, key=lambda trial: badness(loss_score(means[trial]).value, better))
+    worse = {trial: badness(loss_score(rows).value, better) for trial, rows in means.items()}
+    as_good = [trial for trial, value in worse.items() if value <= min(worse.values()) + material]
+    chosen = min(as_good, key=lambda trial: losses[trial] if losses else worse[trial])
+    return Choice(chosen, tuple(trial for trial in as_good if trial != chosen))
 
 
 def seeded_difference(

@@ -88,7 +88,12 @@ def refusal_of(standings: Sequence[Standing]) -> str | None:
 def caveats_of(confirmation: Confirmation, goal: Goal | None) -> list[str]:
     """Sentences that temper what was measured."""
     told = []
-    if confirmation.trial == "0":
+    if confirmation.as_good:
+        told.append(
+            f"On confirm rows trial {' and trial '.join(confirmation.as_good)} did as well by this measure; "
+            f"trial {confirmation.trial} was chosen for its lower loss."
+        )
+    elif confirmation.trial == "0":
         told.append("No finalist was better than the recipe's own values, which are trial 0.")
     limits = {name.rpartition("_")[0] for name in goal.limits} if goal else set()
     missed = [

@@ -77,7 +77,12 @@ def confirm(
     able = [one.trial.id for one in allowed if one.trial.id in trained]
     if not able:
         raise TrainingError(_NONE_ABLE)
-    chosen = choose({trial: _rows(trained[trial].measured) for trial in able}, better=better)
+    chosen, as_good = choose(
+        {trial: _rows(trained[trial].measured) for trial in able},
+        better=better,
+        losses={trial: trained[trial].loss for trial in able},
+        material=finals.yardstick.objective.material,
+    )
     opened, opened_by = _open(finals, chosen)
     rivals = [trial for trial in dict.fromkeys((chosen, DEFAULTS)) if trial in trained]
     tested = {trial: finals.tested(trained[trial]) for trial in rivals}
@@ -125,6 +130,7 @@ def confirm(
         slices=versus.slices(simpler.measured, better) if simpler else (),
         opened=opened,
         opened_by=opened_by,
+        as_good=as_good,
     )
     return Confirmed(
         confirmation=confirmation,

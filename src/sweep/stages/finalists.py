@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from statistics import fmean
+from typing import NamedTuple, cast
 
 from sweep.errors import TrainingError
 from sweep.evaluation.compare import FEWEST_CLUSTERS
@@ -50,6 +51,11 @@ class Trained:
     jobs: Mapping[int, Job]
     reports: Mapping[int, Report]
     measured: Mapping[int, Measured]
+
+    @property
+    def loss(self) -> float:
+        """On the rows that chose, the mean of the seeds."""
+        return fmean(cast("float", report.validation_loss) for report in self.reports.values())
 
     @property
     def runs(self) -> tuple[Standing, ...]:
