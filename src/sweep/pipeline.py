@@ -30,8 +30,10 @@ from sweep.reporting.console import (
     Transcript,
     tell_audit,
     tell_baselines,
+    tell_baselines_begin,
     tell_comparison,
     tell_confirmation,
+    tell_confirmation_begin,
     tell_effects,
     tell_goal,
     tell_refusal,
@@ -184,12 +186,16 @@ class Pipeline:
 
     def _try_baselines(self, baselines: Baselines, study: Study, tracker: Tracker) -> tuple[Tried, ...]:
         objective = baselines.yardstick.objective
+        tell_baselines_begin(self._told, objective, self._confirm_rows(baselines))
         tried = baselines.tried(View("confirm", self._config.confirm.rows))
         simpler = [simpler_from(one) for one in tried]
         study.note("baselines", {"found": [asdict(one) for one in simpler]})
         log_baselines(tried, tracker)
         tell_baselines(self._told, simpler, objective)
         return tried
+
+    def _confirm_rows(self, baselines: Baselines) -> int:
+        return len(baselines.yardstick.data.examples["confirm"][: self._config.confirm.rows])
 
     def _tell_expectation(self, assembly: Assembly, study: Study) -> None:
         report = score_base(study, assembly.backend)
@@ -232,6 +238,14 @@ class Pipeline:
             asked=self._config.confirm,
             probe=study.plan.probe,
             folder=assembly.folder,
+        )
+        asked = self._config.confirm
+        tell_confirmation_begin(
+            self._told,
+            study.standings,
+            top_k=asked.top_k,
+            seeds=asked.seeds,
+            rows=self._confirm_rows(baselines),
         )
         confirmed = confirm(finals, baselines, tried, guards=self._config.guards)
         study.note("confirmation", asdict(confirmed.confirmation))

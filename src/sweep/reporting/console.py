@@ -94,10 +94,13 @@ def tell_goal(told: Transcript, goal: Goal) -> None:
         told.more(first)
 
 
+def tell_baselines_begin(told: Transcript, objective: Objective[Any], rows: int) -> None:
+    """What is measured of the simpler ways, before that takes its time."""
+    told.stage("baseline", f"{objective.name} in {objective.unit} without training, on {rows} confirm rows")
+
+
 def tell_baselines(told: Transcript, simpler: Sequence[Simpler], objective: Objective[Any]) -> None:
     """What the simpler ways are worth, and whether one of them is enough."""
-    rows = simpler[0].confirm.examples if simpler else 0
-    told.stage("baseline", f"{objective.name} in {objective.unit} without training, on {rows} confirm rows")
     table = Table(box=None, pad_edge=False, show_header=False)
     for one in simpler:
         name, what = " " * _INDENT + one.name, one.description.partition(";")[0]
@@ -138,15 +141,24 @@ def tell_refusal(told: Transcript, standings: Sequence[Standing]) -> None:
         told.stage("guards", refusal)
 
 
+def tell_confirmation_begin(
+    told: Transcript, standings: Sequence[Standing], *, top_k: int, seeds: int, rows: int
+) -> None:
+    """Who is trained again, and about how long that takes, by what such a training took in the search."""
+    complete = [one for one in standings if one.state == "complete"]
+    best = min(top_k, sum(one.trial.number != 0 for one in complete))
+    longest = max(sum(report.seconds for report in one.reports) for one in complete)
+    told.stage(
+        "confirm",
+        f"the defaults and the best {best} besides are trained again with {seeds} fresh seeds each and judged "
+        f"on {rows} rows that the search never saw; about {duration(longest * (best + 1) * seeds)}",
+    )
+
+
 def tell_confirmation(told: Transcript, confirmation: Confirmation, goal: Goal | None) -> None:
     """The finalists, the winner against its rivals on test rows, what that means, and what fails."""
     best = confirmation.winner
-    told.stage(
-        "confirm",
-        f"{len(confirmation.finalists)} finalists with {confirmation.seeds} fresh seeds on "
-        f"{best.confirm.examples} rows that the search never saw: trial {best.trial} is best with "
-        f"{scored(best.confirm)} {confirmation.unit}",
-    )
+    told.more(f"Trial {best.trial} is best with {scored(best.confirm)} {confirmation.unit}.")
     for sentence in measured_of(confirmation, goal):
         told.more(sentence)
     for verdict in confirmation.verdicts:
