@@ -150,8 +150,8 @@ def tell_confirmation_begin(
     longest = max(sum(report.seconds for report in one.reports) for one in complete)
     told.stage(
         "confirm",
-        f"the defaults and the best {best} besides are trained again with {seeds} fresh seeds each and judged "
-        f"on {rows} rows that the search never saw; about {duration(longest * (best + 1) * seeds)}",
+        f"the defaults and the best {best} besides are trained again, each with {seeds} fresh seeds, and "
+        f"judged on {rows} rows that the search never saw; about {duration(longest * (best + 1) * seeds)}",
     )
 
 
