@@ -148,3 +148,20 @@ def test_a_deleted_experiment_is_an_error_at_the_door(shop: Shop) -> None:
     shop.client.delete_experiment(shop.client.get_experiment_by_name("gone").experiment_id)
     with pytest.raises(ConfigError, match=r"tracking\.experiment=gone was deleted"):
         sweep.tracker(shop, "gone")
+
+
+@pytest.mark.parametrize("twin", ["trial", "sweep"])
+def test_an_empty_run_that_a_late_request_began_beside_another_is_deleted(shop: Shop, twin: str) -> None:
+    sweep = Sweep()
+    tracker = sweep.tracker(shop, "twins")
+    sweep.advance("0", tracker)
+    assert tracker.drain(60)
+    parent, nested = runs_of(shop, sweep)
+    told = nested["0"] if twin == "trial" else parent
+    shop.client.create_run(told.info.experiment_id, start_time=1, tags=told.data.tags)
+    tracker.close()
+    sweep.crash()
+    again = sweep.tracker(shop, "twins")
+    sweep.complete(again)
+    assert runs_of(shop, sweep)[0].info.run_id == parent.info.run_id
+    assert_stored_once(shop, sweep)
