@@ -177,12 +177,12 @@ def ours(case: Case, folder: Path, trials: int) -> dict[str, float]:
         examples=study.expected_examples,
         seconds_left=lambda: math.inf,
     )
-    trackers = [] if case.tracking == "off" else [Tracker(tracking(folder), RECORD, study.standing)]
+    trackers = [] if case.tracking == "off" else [tracker(folder, study)]
 
     def whole() -> int:
         search(study, Inline(make_engine=Instant), [*trackers, board])
-        for tracker in trackers:
-            tracker.sync(study.standings)
+        for each in trackers:
+            each.finish("FINISHED")
         return sum(len(standing.reports) for standing in study.standings)
 
     return cost(whole)
@@ -231,6 +231,11 @@ def cost(whole: Callable[[], int]) -> dict[str, float]:
     spent, used = time.perf_counter() - begun, time.process_time() - processor
     found = {"milliseconds_per_report": spent, "processor": used}
     return {"reports": reports} | {name: seconds * 1000 / reports for name, seconds in found.items()}
+
+
+def tracker(folder: Path, study: Study) -> Tracker:
+    """What writes into the store of this folder."""
+    return Tracker(tracking(folder), RECORD, study.standing, folder=folder)
 
 
 def tracking(folder: Path) -> Tracking:

@@ -180,7 +180,7 @@ class Pipeline:
         def standing(trial: str) -> Standing:
             return self._others[trial] if trial in self._others else study.standing(trial)
 
-        tracker = Tracker(self._config.tracking, record, standing)
+        tracker = Tracker(self._config.tracking, record, standing, folder=Path(self._config.output))
         tracker.sync(study.standings)
         return tracker
 

@@ -167,7 +167,8 @@ class Production:
             fingerprint=trial.id.rpartition("/")[2],
             params={f"recipe.{key}": value for key, value in asdict(trial.recipe).items()},
         )
-        return Tracker(self._config.tracking, record, lambda _: training.standing)
+        folder = training.assembly.folder
+        return Tracker(self._config.tracking, record, lambda _: training.standing, folder=folder)
 
     def _tell_start(self, training: _Training, best: BestConfig | None) -> None:
         config, data = self._config, training.assembly.data

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweep.tracking.store import connect
-from tests.tracking.sweeps import Shop
+from tests.tracking.sweeps import Shop, close_all
 
 
 @pytest.fixture(scope="session")
@@ -29,4 +29,5 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("cwd")
     monkeypatch.chdir(folder)
     yield
+    close_all()
     assert list(folder.iterdir()) == [], "tracking must not write into the working directory of a test"

@@ -16,6 +16,8 @@ RECIPE = replace(
     DEFAULTS, batch_size=2, weight_decay=0.1, target_modules=("q_proj", "v_proj"), schedule="constant"
 )
 RUNGS = (4, 8, 12)
+# Trackers that were opened, for `close_all`.
+OPEN: list[Tracker] = []
 CURVE = ("train_loss", "gradient_norm", "learning_rate")
 BEST = BestConfig(
     recipe=replace(
@@ -100,9 +102,21 @@ class Sweep:
             rows_by_split={"train": 80, "validation": 20},
         )
 
-    def tracker(self, shop: Shop, experiment: str) -> Tracker:
+    def tracker(self, shop: Shop, experiment: str, **changes: object) -> Tracker:
+        """changes: of the record. What a tracker before it did not send, this one does."""
         tracking = Tracking(uri=shop.uri, experiment=experiment, register=False)
-        return Tracker(tracking, self.record, self.standings.__getitem__)
+        record = replace(self.record, **changes)
+        OPEN.append(Tracker(tracking, record, self.standings.__getitem__, folder=self.folder(shop)))
+        return OPEN[-1]
+
+    def folder(self, shop: Shop) -> Path:
+        """The experiment's."""
+        return shop.folder / self.fingerprint
+
+    def journal(self, shop: Shop) -> Path:
+        """Where the last opened tracker keeps what it sends."""
+        (folder,) = self.folder(shop).glob("tracking/*")
+        return folder
 
     def advance(self, name: str, tracker: Tracker) -> None:
         """One optimiser step; at a rung also the report."""
@@ -116,7 +130,11 @@ class Sweep:
             state = "complete" if self.at[name] == RUNGS[-1] else "paused"
             event = rung(name, self.at[name])
             self.standings[name] = replace(standing, state=state, reports=(*standing.reports, event))
+            self.record_rungs()
             tracker.log(event)
+
+    def record_rungs(self) -> None:
+        """What a study writes down before anyone hears of a report: nothing, where no process dies."""
 
     def crash(self) -> None:
         """Jobs start again at the last rung that the study recorded."""
@@ -128,6 +146,13 @@ class Sweep:
             for name in self.trials:
                 self.advance(name, tracker)
         tracker.sync(list(self.standings.values()))
+        assert tracker.drain(60)
+
+
+def close_all() -> None:
+    """As at the end of their processes: what they did not send yet, they do not send."""
+    while OPEN:
+        OPEN.pop().close()
 
 
 def step(name: str, examples: int, **changes: float) -> Progress:

@@ -31,6 +31,8 @@ def test_artifacts_of_the_sweep_replace_earlier_ones(
         tracker.log_text("report.md", f"# {value}")
         tracker.log_file(file, "extra")
         tracker.log_metrics({"confirm_loss": 1.5, "bad": math.nan, "accuracy@1": 0.5})
+        assert tracker.drain(60)
+        tracker.close()
     fetched = Path(shop.client.download_artifacts(tracker.parent_run_id, "", str(shop.folder)))
     assert json.loads((fetched / "tables/trials.json").read_text()) == {
         "columns": ["trial", "loss"],

@@ -10,7 +10,7 @@ from tests.studies import standing
 
 
 def values(point: Point) -> dict[str, float]:
-    return {metric.key: metric.value for metric in point.metrics}
+    return dict(point.values)
 
 
 def judged_again() -> Standing:

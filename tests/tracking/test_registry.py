@@ -171,3 +171,11 @@ def test_a_registered_adapter_answers_prompts(
         "0 (('system', 'be kind'), ('user', 'd')) 4"
     ]
     assert loads == [(BASE, b"weights")]
+
+
+def test_a_store_that_is_away_is_an_error_that_says_how_to_go_on(tracking: Tracking, adapter: Path) -> None:
+    away = Tracking(uri="http://127.0.0.1:1", experiment="registry", register=True)
+    with pytest.raises(ConfigError, match=r"tracking\.uri=http://127.*failed.*run the same command again"):
+        register(away, adapter, "bot", "0" * 32)
+    with pytest.raises(ConfigError, match="run the same command again"):
+        load_best("models:/bot/1", away)

@@ -5,10 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-import sweep.tracking.mlflow as tracking_module
 from sweep.errors import ConfigError
-from sweep.tracking.mlflow import Tracker, Tracking
-from sweep.tracking.runs import REASON_LENGTH
+from sweep.tracking.said import REASON_LENGTH
 from tests.tracking.sweeps import CURVE, RUNGS, Shop, Sweep, assert_stored_once, history, rung, runs_of, step
 
 
@@ -47,7 +45,10 @@ def test_sync_alone_restores_every_rung(shop: Shop) -> None:
     reports = tuple(rung("0", examples) for examples in RUNGS)
     sweep.standings["0"] = replace(sweep.standings["0"], state="complete", reports=reports)
     for _ in range(2):
-        sweep.tracker(shop, "sync").sync(list(sweep.standings.values()))
+        tracker = sweep.tracker(shop, "sync")
+        tracker.sync(list(sweep.standings.values()))
+        assert tracker.drain(60)
+        tracker.close()
     run = runs_of(shop, sweep)[1]["0"]
     assert history(shop, run, "validation_loss") == [(r.examples_seen, r.validation_loss) for r in reports]
     assert run.info.start_time == reports[0].ended_ms - 2000
@@ -57,11 +58,12 @@ def test_the_very_same_points_sent_again_add_nothing_to_the_store(shop: Shop) ->
     sweep = Sweep(trials=("0",))
     reports = tuple(rung("0", examples) for examples in RUNGS)
     sweep.standings["0"] = replace(sweep.standings["0"], state="complete", reports=reports)
-    tracker = sweep.tracker(shop, "again")
-    tracker.sync(list(sweep.standings.values()))
-    stored = tracker._runs._found.trials["0"]
-    stored.rung, stored.tags = -1, {}
-    tracker.sync(list(sweep.standings.values()))
+    for _ in range(2):
+        tracker = sweep.tracker(shop, "again")
+        tracker.sync(list(sweep.standings.values()))
+        assert tracker.drain(60)
+        tracker.close()
+        (sweep.journal(shop) / "sent.json").unlink()
     run = runs_of(shop, sweep)[1]["0"]
     for key in run.data.metrics:
         assert len(history(shop, run, key)) == (1 if key == "final_validation_loss" else len(RUNGS))
@@ -78,9 +80,12 @@ def test_values_that_are_not_finite_are_counted_not_stored(shop: Shop) -> None:
     )
     tracker.log(bad)
     for _ in range(2):
-        later = sweep.tracker(shop, "nonfinite")
+        assert tracker.drain(60)
+        tracker.close()
+        tracker = later = sweep.tracker(shop, "nonfinite")
         later.log(step("0", 4, train_loss=math.nan, gradient_norm=math.inf))
         later.sync(list(sweep.standings.values()))
+    assert tracker.drain(60)
     run = runs_of(shop, sweep)[1]["0"]
     assert [point for point, _ in history(shop, run, "train_loss")] == [2]
     assert "validation_loss" not in run.data.metrics
@@ -92,12 +97,12 @@ def test_values_that_are_not_finite_are_counted_not_stored(shop: Shop) -> None:
 def test_requests_stay_below_the_limits_of_mlflow(shop: Shop) -> None:
     sweep = Sweep(trials=("0",))
     many = {f"key_{index}": index for index in range(250)}
-    tracking = Tracking(uri=shop.uri, experiment="limits", register=False)
-    tracker = Tracker(tracking, replace(sweep.record, params=many), sweep.standings.__getitem__)
+    tracker = sweep.tracker(shop, "limits", params=many)
     for examples in range(1, 1501):
         tracker.log(step("0", examples))
     sweep.standings["0"] = replace(sweep.standings["0"], state="failed", reason="x" * 20_000)
     tracker.log(rung("0", 1500, state="failed", error="x" * 20_000))
+    assert tracker.drain(60)
     parent, nested = runs_of(shop, sweep)
     assert len(parent.data.params) == 250
     for key in CURVE:
@@ -105,13 +110,14 @@ def test_requests_stay_below_the_limits_of_mlflow(shop: Shop) -> None:
     assert nested["0"].data.tags["sweep.reason"] == "x" * REASON_LENGTH
 
 
-def test_the_first_steps_of_a_trial_are_written_together(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_sent_together(shop: Shop) -> None:
     sweep = Sweep(trials=("0",))
     tracker = sweep.tracker(shop, "together")
     sweep.advance("0", tracker)
     assert runs_of(shop, sweep)[1] == {}
-    monkeypatch.setattr(tracking_module, "FLUSH_SECONDS", 0.0)
     tracker.log(step("0", 3))
+    assert runs_of(shop, sweep)[1] == {}
+    assert tracker.drain(60)
     assert [examples for examples, _ in history(shop, runs_of(shop, sweep)[1]["0"], "train_loss")] == [2, 3]
 
 
@@ -122,6 +128,7 @@ def test_finish_leaves_no_run_running(shop: Shop) -> None:
     sweep.advance("0", tracker)
     sweep.advance("1", tracker)
     tracker.sync([sweep.standings["1"]])
+    assert tracker.drain(60)
     assert [run.info.status for run in runs_of(shop, sweep)[1].values()].count("RUNNING") == 1
     tracker.finish("KILLED")
     parent, nested = runs_of(shop, sweep)
@@ -137,7 +144,24 @@ def test_finish_leaves_no_run_running(shop: Shop) -> None:
 
 def test_a_deleted_experiment_is_an_error_at_the_door(shop: Shop) -> None:
     sweep = Sweep()
-    sweep.tracker(shop, "gone")
+    sweep.tracker(shop, "gone").close()
     shop.client.delete_experiment(shop.client.get_experiment_by_name("gone").experiment_id)
     with pytest.raises(ConfigError, match=r"tracking\.experiment=gone was deleted"):
         sweep.tracker(shop, "gone")
+
+
+@pytest.mark.parametrize("twin", ["trial", "sweep"])
+def test_an_empty_run_that_a_late_request_began_beside_another_is_deleted(shop: Shop, twin: str) -> None:
+    sweep = Sweep()
+    tracker = sweep.tracker(shop, "twins")
+    sweep.advance("0", tracker)
+    assert tracker.drain(60)
+    parent, nested = runs_of(shop, sweep)
+    told = nested["0"] if twin == "trial" else parent
+    shop.client.create_run(told.info.experiment_id, start_time=1, tags=told.data.tags)
+    tracker.close()
+    sweep.crash()
+    again = sweep.tracker(shop, "twins")
+    sweep.complete(again)
+    assert runs_of(shop, sweep)[0].info.run_id == parent.info.run_id
+    assert_stored_once(shop, sweep)

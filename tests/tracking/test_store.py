@@ -26,10 +26,10 @@ def test_opening_a_new_store_prints_nothing(tmp_path: Path) -> None:
     "uri",
     ["nonsense://x", "file:///tmp/mlruns", "postgresql://me:secret@127.0.0.1:1/x", "sqlite:////proc/no/x.db"],
 )
-def test_an_unusable_address_is_an_error_without_its_password(uri: str) -> None:
+def test_an_unusable_address_is_an_error_without_its_password(uri: str, tmp_path: Path) -> None:
     sweep = Sweep()
     with pytest.raises(ConfigError, match=r"tracking\.uri=.* could not be opened") as caught:
-        sweep.tracker(Shop(uri, Path()), "x")
+        sweep.tracker(Shop(uri, tmp_path), "x")
     assert "secret" not in str(caught.value)
 
 

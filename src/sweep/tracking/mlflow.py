@@ -1,97 +1,84 @@
-"""The sweep in MLflow: one parent run, one nested run per trial, no point stored twice.
+"""The sweep in MLflow: one parent run, one nested run per trial, no point lost and none stored twice.
 
-What a trial reached is taken from its `Standing`, never from events, so a replay has nothing to
-remember. Only the live curve is buffered.
+What is to be shown is written into a journal; a thread of its own sends it (`writer.py`). What a
+trial reached is taken from its `Standing`, never from events, so a restart says again only what the
+journal lacks.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
-from sweep.tracking.points import Point, curve_point, finite, now_ms
-from sweep.tracking.record import SweepRecord, describe
+from sweep.tracking.journal import SWEEP, Entry, Journal, Status
+from sweep.tracking.points import now_ms
+from sweep.tracking.record import SweepRecord, dataset_of, new_params
 from sweep.tracking.runs import Runs, RunStatus
-from sweep.tracking.store import Tracking, bounded, first_line, redact, unreachable
+from sweep.tracking.said import Said, of_beside, of_found, of_metrics, of_progress, of_standing
+from sweep.tracking.store import Tracking, redact
+from sweep.tracking.writer import Writer
 from sweep.types import Progress, Report, Standing
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 __all__ = ["SweepRecord", "Tracker", "Tracking"]
 
-FLUSH_SECONDS = 10.0
-# A dead server costs each attempt `CALL_SECONDS`, so between attempts the search goes on undisturbed.
-REST_SECONDS = 30.0
-WARN_SECONDS = 60.0
-CALL_SECONDS = 4
-UPLOAD_SECONDS = 60
-
-# What a store answers where waiting does not help, such as for a run that someone deleted in the UI.
-_REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+# What a sweep that came to its end waits for its last points, and one that was stopped.
+DRAIN_SECONDS = 30.0
+STOPPED_SECONDS = 5.0
 
 _logger = logging.getLogger("sweep.tracking")
-
-
-@dataclass
-class _Buffer:
-    """Curve points not yet stored, oldest first. tried_at: monotonic seconds of the last attempt.
-
-    At first of the first point, or each trial's first step would be written by itself.
-    """
-
-    points: list[Point] = field(default_factory=list)
-    tried_at: float = field(default_factory=time.monotonic)
 
 
 class Tracker:
     """Writes a sweep into MLflow; an `Observer`. A later tracker of the same record goes on in the same runs.
 
     Owns the parent run and its nested runs; no other process may write to them. `standing` must
-    know every trial whose events arrive, with the event already in it. Opening raises ConfigError
-    if the store can't be reached. After that nothing raises for it: what could not be written is
-    kept and sent again with a later event, with `sync` and with `finish`. A dead server blocks no
-    call for more than 5 s and is tried again after 30 s.
+    know every trial whose events arrive, with the event already in it. folder: the experiment's;
+    what MLflow shall show is kept below it. Opening raises ConfigError if the store can't be
+    reached and never was. After that nothing waits for the store or raises for it: what it did not
+    take is sent again, by this tracker or by the next. Every method raises OSError if the folder
+    can't be written.
     """
 
-    def __init__(self, tracking: Tracking, record: SweepRecord, standing: Callable[[str], Standing]) -> None:
-        from mlflow.exceptions import MlflowException
-
+    def __init__(
+        self,
+        tracking: Tracking,
+        record: SweepRecord,
+        standing: Callable[[str], Standing],
+        *,
+        folder: Path,
+    ) -> None:
         self._uri = redact(tracking.uri)
-        self._record = record
         self._standing = standing
-        self._buffers: dict[str, _Buffer] = {}
-        self._owed: dict[str, None] = {}
-        self._uploads: dict[str, Callable[[], None]] = {}
-        self._rest_until = -math.inf
-        self._warned_at = -math.inf
+        self._journal = Journal(folder / "tracking" / _key(record))
+        self._said: dict[str, Said] = {}
+        for entry, _ in self._journal.read(0):
+            self._of(entry.run).take(entry)
+        self._writer = Writer(self._journal, Runs(tracking, record))
         try:
-            with bounded(CALL_SECONDS):
-                self._runs = Runs(tracking, record, on_create=self._describe_later)
-                parent = self._runs.parent()
-                describe(self._runs.client, parent, record)
-                if parent.info.status != "RUNNING":
-                    self._runs.client.update_run(parent.info.run_id, "RUNNING")
-        except (MlflowException, OSError) as error:
-            raise ConfigError(unreachable(tracking.uri, error)) from error
-        self._uploads.clear()
+            unknown = self._writer.open()
+        except ConfigError:
+            self._journal.close()
+            raise
+        for name, run in unknown.items():
+            self._say(of_found(name, run))
+        self._describe(record)
+        self._writer.start()
 
     @property
     def parent_run_id(self) -> str:
         """Of the sweep's own run."""
-        return self._runs.parent_run_id
+        return self._writer.parent_run_id
 
     def ui_command(self) -> str:
         """What to type to browse the runs; a password in the address is left out."""
@@ -100,83 +87,55 @@ class Tracker:
         return f"mlflow ui --backend-store-uri {quote(self._uri)}"
 
     def log(self, event: Progress | Report) -> None:
-        """Take the event in; write its trial at a report, and every 10 s between."""
-        buffer = self._buffers.setdefault(event.trial, _Buffer())
+        """Take the event in; of a step or a rung that was told before, the first counts."""
+        said = self._of(event.trial)
+        if isinstance(event, Report) or said.status != "RUNNING":
+            self._say(of_standing(self._standing(event.trial), said))
         if isinstance(event, Progress):
-            buffer.points.append(curve_point(event))
-        now = time.monotonic()
-        if isinstance(event, Report) or now - buffer.tried_at >= FLUSH_SECONDS:
-            self._owed[event.trial] = None
-            buffer.tried_at = now
-        if self._owed and not self._rests:
-            self._send(map(self._standing, list(self._owed)))
+            self._say(of_progress(event, said))
 
     def sync(self, standings: Sequence[Standing]) -> None:
         """Make the runs agree with the standings, whatever an earlier process left undone."""
-        told = {standing.trial.id: standing for standing in standings}
-        rest = [self._standing(trial) for trial in self._buffers if trial not in told]
-        if self._send([*told.values(), *rest]):
-            self._upload()
+        for standing in standings:
+            self._say(of_standing(standing, self._of(standing.trial.id)))
+        self._writer.hurry()
+
+    def drain(self, seconds: float) -> bool:
+        """Whether all that was told so far is in the store, after `seconds` at most."""
+        return self._writer.drain(seconds)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Set metrics of the sweep as a whole; a value that the run already shows adds no point."""
-
-        def write(client: MlflowClient, run_id: str) -> None:
-            from mlflow.entities import Metric
-
-            shown = client.get_run(run_id).data.metrics
-            new = {key: value for key, value in finite(metrics).items() if shown.get(key) != value}
-            client.log_batch(run_id, metrics=[Metric(key, value, now_ms(), 0) for key, value in new.items()])
-
-        self._later(f"metrics {sorted(metrics)}", write)
+        self._say(of_metrics(SWEEP, metrics, said=self._of(SWEEP)))
 
     def log_beside(self, name: str, description: str, metrics: Mapping[str, float]) -> None:
         """Show something that is no trial, such as a baseline, as a finished run beside the trials'."""
-        self._later(
-            f"run {name}",
-            lambda _client, _run_id: self._runs.write_beside(name, description, finite(metrics)),
-        )
+        self._say(of_beside(name, description, metrics, said=self._of(name)))
 
     def log_table(self, name: str, frame: pd.DataFrame) -> None:
         """Show the frame as `tables/<name>.json`, in place of an earlier one."""
-
-        def write(client: MlflowClient, run_id: str) -> None:
-            path = f"tables/{name}.json"
-            # MLflow's own log_table appends to what an earlier attempt left.
-            client.log_text(run_id, frame.to_json(orient="split", index=False, date_format="iso"), path)
-            shown = json.loads(client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
-            entry = {"path": path, "type": "table"}
-            if entry not in shown:
-                client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*shown, entry]))
-
-        self._later(f"table {name}", write)
+        path = f"tables/{name}.json"
+        self.log_text(path, frame.to_json(orient="split", index=False, date_format="iso"))
+        shown = json.loads(self._of(SWEEP).tags.get("mlflow.loggedArtifacts", "[]"))
+        entry = {"path": path, "type": "table"}
+        if entry not in shown:
+            self._tag("mlflow.loggedArtifacts", json.dumps([*shown, entry]))
 
     def log_figure(self, name: str, figure: Any) -> None:
         """Show the plotly figure as `plots/<name>.html`, which needs no network to be read."""
-        whole = {"include_plotlyjs": True}
-        self._later(
-            f"figure {name}",
-            lambda client, run_id: client.log_figure(run_id, figure, f"plots/{name}.html", save_kwargs=whole),
-        )
+        self.log_text(f"plots/{name}.html", figure.to_html(include_plotlyjs=True))
 
     def log_text(self, name: str, text: str) -> None:
         """Show the text as the artifact `name`, a path with its suffix."""
-        self._later(f"text {name}", lambda client, run_id: client.log_text(run_id, text, name))
+        self._upload(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Copy the file into the artifact folder."""
+        self._upload(f"{folder}/{path.name}" if folder else path.name, lambda copy: shutil.copy(path, copy))
 
     def describe(self, markdown: str) -> None:
         """Show the text as the run's description."""
-
-        def write(client: MlflowClient, run_id: str) -> None:
-            client.set_tag(run_id, "mlflow.note.content", markdown)
-
-        self._later("description", write)
-
-    def log_file(self, path: Path, folder: str | None = None) -> None:
-        """Copy the file into the artifact folder; it must stay until `sync` or `finish`."""
-        self._later(
-            f"file {folder}/{path.name}",
-            lambda client, run_id: client.log_artifact(run_id, str(path), folder),
-        )
+        self._tag("mlflow.note.content", markdown)
 
     def __enter__(self) -> Tracker:
         return self
@@ -191,73 +150,63 @@ class Tracker:
             self.finish("FAILED" if issubclass(kind, Exception) else "KILLED")
 
     def finish(self, status: RunStatus) -> None:
-        """Write what is left and close the runs: the parent with `status`, trials by their standing.
+        """Close the runs, the parent with `status`, trials by their standing; wait a while until all is sent.
 
         A trial whose job is still out was cut short: its run is KILLED until a later sweep goes on with it.
         """
-        self._rest_until = self._warned_at = -math.inf
-        self.sync([])
-        self._later("status", lambda _client, _run_id: self._runs.close(status))
+        for name, said in self._said.items():
+            if name != SWEEP and said.status == "RUNNING":
+                self._say(Entry(run=name, status=Status("KILLED", now_ms())))
+        self._say(Entry(status=Status(status, now_ms())))
+        waits = DRAIN_SECONDS if status == "FINISHED" else STOPPED_SECONDS
+        if not self.drain(waits):
+            _logger.warning(
+                "MLflow at %s still lacks %s. They are kept in %s. Once it answers, run the same command "
+                "again: what is done is found, and the rest is sent.",
+                self._uri,
+                self._writer.missing(),
+                self._journal.folder,
+            )
+        self.close()
 
-    def _later(self, name: str, write: Callable[[MlflowClient, str], None]) -> None:
-        """Write to the parent run, now if the store answers; a later write of the same name replaces it."""
-        self._uploads[name] = lambda: write(self._runs.client, self._runs.parent().info.run_id)
-        if not self._rests:
-            self._upload()
+    def close(self) -> None:
+        """Send no more; the runs stay as they are. Another tracker sends the rest."""
+        self._writer.stop(STOPPED_SECONDS)
+        self._journal.close()
 
-    def _upload(self) -> None:
-        for name, write in list(self._uploads.items()):
-            if not self._attempt(write, UPLOAD_SECONDS):
-                return
-            del self._uploads[name]
+    def _describe(self, record: SweepRecord) -> None:
+        """Show the record on the parent run; a later one adds new parameters and replaces the config."""
+        said, dataset = self._of(SWEEP), dataset_of(record)
+        self._say(
+            Entry(
+                params=new_params(record.params, said.params),
+                dataset=None if dataset == said.dataset else dataset,
+                status=None if said.status == "RUNNING" else Status("RUNNING"),
+            )
+        )
+        self.log_text("config.yaml", redact(record.composed_config))
 
-    def _send(self, standings: Iterable[Standing]) -> bool:
-        """Whether the store answers. What it refuses of one trial waits until that trial is due again."""
-        told = list(standings)
-        self._owed |= dict.fromkeys(standing.trial.id for standing in told)
-        for standing in told:
-            if not self._attempt(partial(self._write_trial, standing), CALL_SECONDS) and self._rests:
-                return False
-            del self._owed[standing.trial.id]
-        return True
+    def _tag(self, key: str, value: str) -> None:
+        if self._of(SWEEP).tags.get(key) != value:
+            self._say(Entry(tags={key: value}))
 
-    @property
-    def _rests(self) -> bool:
-        return time.monotonic() < self._rest_until
+    def _upload(self, artifact: str, write: Callable[[Path], object]) -> None:
+        path = self._journal.artifacts / artifact
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}")
+        write(aside)
+        aside.replace(path)
+        self._say(Entry(artifact=artifact))
 
-    def _attempt(self, write: Callable[[], None], seconds: int) -> bool:
-        """Whether the write went through: the one place where a failing store is caught."""
-        from mlflow.exceptions import MlflowException
+    def _of(self, run: str) -> Said:
+        return self._said.setdefault(run, Said())
 
-        try:
-            with bounded(seconds):
-                write()
-        except (MlflowException, ConfigError, OSError) as error:
-            self._runs.forget()
-            now = time.monotonic()
-            if getattr(error, "error_code", None) not in _REFUSALS:
-                self._rest_until = now + REST_SECONDS
-            if now - self._warned_at >= WARN_SECONDS:
-                self._warned_at = now
-                points = sum(len(buffer.points) for buffer in self._buffers.values())
-                _logger.warning(
-                    "MLflow at %s could not be written: %s. The search goes on; %d steps of %d trials and %d "
-                    "artifacts wait to be sent again.",
-                    self._uri,
-                    first_line(error),
-                    points,
-                    len(self._owed),
-                    len(self._uploads),
-                )
-            return False
-        return True
+    def _say(self, entry: Entry) -> None:
+        if entry != Entry(run=entry.run):
+            self._journal.append(entry)
+            self._of(entry.run).take(entry)
 
-    def _write_trial(self, standing: Standing) -> None:
-        buffer = self._buffers.setdefault(standing.trial.id, _Buffer())
-        self._runs.write(standing, buffer.points)
-        buffer.points.clear()
-        buffer.tried_at = time.monotonic()
 
-    def _describe_later(self, parent: Run) -> None:
-        # Deleted under a running sweep, it comes back whole.
-        self._uploads["record"] = partial(describe, self._runs.client, parent, self._record)
+def _key(record: SweepRecord) -> str:
+    """A folder's name for the sweep's own run: a study and a training of one experiment have one each."""
+    return hashlib.sha256(f"{record.name}\n{record.fingerprint}".encode()).hexdigest()[:12]

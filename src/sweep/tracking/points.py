@@ -1,20 +1,14 @@
-"""Metrics as MLflow takes them: finite, and grouped by the step at which they are stored together."""
+"""Metrics as MLflow takes them: finite, and grouped by their step."""
 
 from __future__ import annotations
 
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from sweep.types import Progress, Standing
-
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
-
-# A request holds 1,000 entities at most: metrics, and the few tags and parameters of a trial.
-METRICS_PER_CALL = 900
 
 # The scheduler sets the rate, so it is finite where losses are not: its points tell which steps are stored.
 CURVE_MARK = "learning_rate"
@@ -46,11 +40,15 @@ TAKEN = frozenset(
 
 
 class Point(NamedTuple):
-    """The finite metrics of one step, stored together or not at all. nonfinite: how many were left out."""
+    """The finite metrics of one step. nonfinite: how many were left out.
+
+    at_ms: milliseconds since the epoch. MLflow keeps the same value twice if its time differs.
+    """
 
     step: int
-    metrics: tuple[Metric, ...]
-    nonfinite: int
+    at_ms: int
+    values: Mapping[str, float]
+    nonfinite: int = 0
 
 
 def curve_point(event: Progress) -> Point:
@@ -107,28 +105,15 @@ def finite(values: Mapping[str, float]) -> dict[str, float]:
     return {_metric_key(key): float(value) for key, value in values.items() if math.isfinite(value)}
 
 
-def calls(points: Sequence[Point]) -> list[list[Metric]]:
-    """The metrics, cut into requests between steps, never within one; at least one request."""
-    requests: list[list[Metric]] = [[]]
-    for point in points:
-        if len(requests[-1]) + len(point.metrics) > METRICS_PER_CALL:
-            requests.append([])
-        requests[-1].extend(point.metrics)
-    return requests
-
-
 def now_ms() -> int:
     """Milliseconds since the epoch, MLflow's clock."""
     return time.time_ns() // 1_000_000
 
 
 def _point(values: Mapping[str, float | None], step: int, timestamp_ms: int) -> Point:
-    from mlflow.entities import Metric
-
     given = {key: float(value) for key, value in values.items() if value is not None}
     shown = finite(given)
-    metrics = tuple(Metric(key, value, timestamp_ms, step) for key, value in shown.items())
-    return Point(step, metrics, len(given) - len(shown))
+    return Point(step, timestamp_ms, shown, len(given) - len(shown))
 
 
 def _metric_key(key: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from sweep.errors import ConfigError, ModelError
 from sweep.tracking.best import read_best
-from sweep.tracking.store import Tracking, connect, listed, redact
+from sweep.tracking.store import Tracking, connect, first_line, listed, redact, refused
 from sweep.types import BestConfig
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _log_model(client: MlflowClient, run_id: str, name: str, adapter: Adapter) -
 
 def _log_metrics(client: MlflowClient, run_id: str, model_id: str, metrics: Mapping[str, float]) -> None:
     for key, value in metrics.items():
-        client.log_metric(run_id, key, value, model_id=model_id)
+        client.log_metric(run_id, key, value, model_id=model_id, synchronous=True)
 
 
 def _find(client: MlflowClient, uri: str) -> ModelVersion:
@@ -231,13 +231,18 @@ def _list_instead(client: MlflowClient, uri: str, name: str, error: Exception) -
 
 @contextmanager
 def _told(uri: str) -> Iterator[None]:
-    """What MLflow refuses, as ConfigError."""
+    """What MLflow refuses, or fails to do, as ConfigError."""
     import mlflow
 
     try:
         yield
     except mlflow.MlflowException as error:
-        raise ConfigError(f"tracking.uri={redact(uri)}: {redact(str(error))}") from error
+        if refused(error):
+            raise ConfigError(f"tracking.uri={redact(uri)}: {redact(str(error))}") from error
+        raise ConfigError(
+            f"tracking.uri={redact(uri)} failed: {first_line(error)}. What was computed is kept. Once the "
+            "store answers, run the same command again: it goes on from here."
+        ) from error
 
 
 @contextmanager

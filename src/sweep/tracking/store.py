@@ -6,8 +6,7 @@ import logging
 import os
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,8 @@ from sweep.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+_REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +29,17 @@ class Tracking:
 
 
 def connect(uri: str) -> MlflowClient:
+    """A quiet client, as `client_of`. Raises ConfigError if the store can't be opened."""
+    try:
+        return client_of(uri)
+    except Exception as error:  # SQLAlchemy, drivers and MLflow share no base class.
+        raise ConfigError(unreachable(uri, error)) from error
+
+
+def client_of(uri: str) -> MlflowClient:
     """A quiet client. Creates the database of an `sqlite:///` address and its folder.
 
-    Raises ConfigError if the store can't be opened.
+    Raises what the database's driver raises if it does not answer.
     """
     quieten()
     import mlflow
@@ -40,20 +49,22 @@ def connect(uri: str) -> MlflowClient:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         # Prints the traceback of each error that it also raises.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    try:
-        _probe(uri)
-        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except Exception as error:  # SQLAlchemy, drivers and MLflow share no base class.
-        raise ConfigError(unreachable(uri, error)) from error
+    _probe(uri)
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def quieten() -> None:
-    """MLflow sends no telemetry and loads no pickles, unless the environment says otherwise."""
+    """MLflow sends no telemetry, loads no pickles and gives up a silent server after 30 s, unless the
+    environment says otherwise.
+    """
     for name, value in {
         "GIT_PYTHON_REFRESH": "quiet",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # Retries would repeat `create_run` behind our back, which makes a second run.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }.items():
         os.environ.setdefault(name, value)
@@ -73,22 +84,6 @@ def _probe(uri: str) -> None:
     engine.dispose()
 
 
-@contextmanager
-def bounded(seconds: int) -> Iterator[None]:
-    """MLflow's HTTP calls give up after `seconds`, without retries, unless the environment says otherwise.
-
-    Retries would also repeat `create_run` behind our back, which makes a second run.
-    """
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds)}
-    ours = limits.keys() - os.environ.keys()
-    os.environ.update({name: limits[name] for name in ours})
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
-
-
 def redact(text: str) -> str:
     """The text with user and password of every URL in it replaced by `***`."""
     return re.sub(r"(?<=://)[^/\s@]+(?=@)", "***", text)
@@ -106,6 +101,11 @@ def unreachable(uri: str, error: Exception) -> str:
         "server or a database. Start the server, correct the address, or set "
         "tracking.uri=sqlite:///mlflow.db, which needs no server."
     )
+
+
+def refused(error: Exception) -> bool:
+    """Whether the store answered, and would answer the same again, such as for a run that is gone."""
+    return getattr(error, "error_code", None) in _REFUSALS
 
 
 def listed(names: Sequence[str]) -> str:
