@@ -126,7 +126,7 @@ def read(file: Path, prefix: str = "") -> list[Key]:
 
 def _keys(node: yaml.MappingNode, prefix: str, text: str) -> Iterator[Key]:
     for key, value in node.value:
-        if not prefix and key.value == "defaults":
+        if key.value == "defaults":
             continue
         path = f"{prefix}.{key.value}".lstrip(".")
         comment = _comment_above(text.splitlines()[: key.start_mark.line])
