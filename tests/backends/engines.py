@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ class Noted(Synthetic):
         super().__init__(inputs=inputs, noise=NOISE)
         self.folder = inputs.folder.parent
         self.note("engines", f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+
+    def close(self) -> None:
+        self.note("closed", str(os.getpid()))
 
     def note(self, kind: str, text: str) -> int:
         """How often such a thing was noted before."""
@@ -108,8 +112,20 @@ class Stumbling(Noted):
     def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
         for event in super()._train(job, source):
             yield event
-            if job.trial.id == "1" and not self.note("raised", job.id):
+            if job.trial.id == "1" and self.note("raises", job.id) == 0:
                 raise RuntimeError("the device was lost")
+
+
+class Halting(Noted):
+    """Comes to a stop, once, in the middle of what it tells the driver."""
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        for event in super()._train(job, source):
+            if job.trial.id == "1" and self.note("halts", job.id) == 0:
+                # The length of a message, as multiprocessing writes it, and less than that.
+                os.write(int(sys.argv[2]), struct.pack("!i", 1000) + b"half")
+                signal.pause()
+            yield event
 
 
 class Talking(Noted):

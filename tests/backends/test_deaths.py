@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sweep.backends import seat
 from sweep.backends.pool import Pool
 from sweep.engines import checkpoint
 from sweep.errors import StudyError, TrainingError
@@ -22,6 +23,7 @@ from sweep.types import Engine, Observer, Progress, Report
 from tests.backends.engines import (
     Broken,
     Deadly,
+    Halting,
     Hanging,
     Noted,
     Slow,
@@ -183,6 +185,17 @@ def test_an_engine_that_raises_what_no_trial_caused_is_a_dead_worker(
     (record,) = caplog.records
     assert "raised what no trial caused by itself, RuntimeError: the device was lost; " in record.message
     assert "It held trial 1." in record.message
+
+
+def test_a_worker_that_stops_in_the_middle_of_a_message_holds_nobody_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seat, "_MESSAGE_SECONDS", 1)
+    engine = partial(Halting, inputs=synthetic_inputs(tmp_path))
+    study, told = searched(pool(engine, tmp_path))
+    assert_as_undisturbed(study, told, tmp_path)
+    (record,) = caplog.records
+    assert "came to a stop in the middle of a message" in record.message
 
 
 def test_what_is_idle_has_no_deadline(tmp_path: Path) -> None:

@@ -118,6 +118,13 @@ class BackendContract:
         reports = run_jobs([job(0, 24, trial=f"after{number}") for number in range(4)], backend)
         assert {report.state for report in reports.values()} == {"reached"}
 
+    def test_closing_it_closes_its_engines(self, backend: Backend, tmp_path: Path) -> None:
+        run_jobs(JOBS, backend)
+        assert noted(tmp_path, "closed") == []
+        backend.close()
+        made = [line.split()[0] for line in noted(tmp_path, "engines")]
+        assert sorted(noted(tmp_path, "closed")) == sorted(made)
+
     def test_closed_twice_it_still_runs_again(self, backend: Backend) -> None:
         run_jobs(JOBS[:1], backend)
         backend.close()

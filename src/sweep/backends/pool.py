@@ -86,8 +86,13 @@ class Pool:
             self._deaths.clear()
 
     def close(self) -> None:
+        # An answer to what some are only about to ask.
+        idle = [seat for seat in self._seats if seat.ready and not seat.jobs]
+        for seat in idle:
+            seat.answer(Done())
         for seat in self._seats:
-            seat.dismiss()
+            if seat.link is not None:
+                seat.empty(wait=seat in idle)
 
     # Handing out
 
@@ -147,6 +152,9 @@ class Pool:
     def _hear(self, seat: Seat) -> Iterator[Progress | Report]:
         try:
             message = seat.hear()
+        except BlockingIOError:
+            yield from self._bury(seat, "came to a stop in the middle of a message")
+            return
         except (EOFError, OSError):
             yield from self._bury(seat)
             return

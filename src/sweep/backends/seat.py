@@ -127,15 +127,6 @@ class Seat:
         self.ready = self.lone = False
         return _in_words(code)
 
-    def dismiss(self) -> None:
-        """Let the worker go, if there is one: by itself where it is idle."""
-        if self.link is None:
-            return
-        idle = self.asked is not None
-        if idle:
-            self.answer(Done())
-        self.empty(wait=idle)
-
     def _exit_code(self) -> int | None:
         assert self._program is not None
         try:
