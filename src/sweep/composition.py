@@ -182,6 +182,9 @@ def _no_such_key(key: str, config: Any) -> str:
 
 def _resolved(config: Any) -> dict[str, Any]:
     try:
+        # What stands at the top first, or a group that refers to it would be blamed.
+        for key in config:
+            OmegaConf.select(config, str(key))
         return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         place = error.full_key or "A value"
