@@ -65,15 +65,19 @@ def open_study(
     )
 
 
-def synthetic_engine(folder: Path) -> Synthetic:
-    """Closed-form curves whose checkpoints lie below the folder."""
-    inputs = Inputs(
+def synthetic_inputs(folder: Path) -> Inputs:
+    """Of an engine that needs neither rows nor a model; its checkpoints lie below the folder."""
+    return Inputs(
         model=RandomLlama(hidden_size=8, layers=1, heads=1, seed=0, dtype="float32"),
         data=DataSet(examples={}, groups={}, fingerprint="a", notes=()),
         max_tokens=32,
         folder=folder / "checkpoints",
     )
-    return Synthetic(inputs=inputs, noise=0.01)
+
+
+def synthetic_engine(folder: Path) -> Synthetic:
+    """Closed-form curves whose checkpoints lie below the folder."""
+    return Synthetic(inputs=synthetic_inputs(folder), noise=0.01)
 
 
 def run_study(study: Study, engine: Synthetic, *observers: Observer) -> Study:

@@ -20,6 +20,7 @@ WRITTEN_BY_HAND = [file for file in FILES if file.parent.name != "best"]
 DEFAULTS = [file for file in WRITTEN_BY_HAND if file.parent.name != "experiment"]
 # What a choice needs beside it.
 COMPANIONS = {
+    "backend=pool": ["backend.workers=2"],
     "data=own": ["data.path=rows.jsonl"],
     "sampler=gp": ["scheduler=full"],
     "scheduler=wilcoxon": ["validation=kfold"],
@@ -52,7 +53,7 @@ def test_each_file_composes(choice: str, tmp_path: Path) -> None:
 
 def test_no_file_is_left_out() -> None:
     assert len(choices()) == len(FILES) - 1, "conf/config.yaml and the files of groups"
-    assert len(WRITTEN_BY_HAND) == 48
+    assert len(WRITTEN_BY_HAND) == 50
 
 
 @pytest.mark.parametrize("file", WRITTEN_BY_HAND, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -65,6 +65,7 @@ SMALL = [
 SHORT = ["model=tiny_llama", "recipe.epochs=0.05", "budget.trials=3"]
 # What a choice needs beside it.
 COMPANIONS = {
+    "backend=pool": ["backend.workers=2"],
     "data=own": ["data.path=tickets.jsonl"],
     "sampler=gp": ["scheduler=full"],
     "sampler=nsga2": ["scheduler=full", "budget.trials=9"],

@@ -19,6 +19,7 @@ MINE = "conf/experiment/mine.yaml"
 # Closed-form losses: no model is loaded.
 FAST = "+experiment=smoke engine=synthetic"
 GOAL = "+experiment=support_bot engine=synthetic"
+POOL = f"{FAST} backend.workers=2"
 OWN = f"{FAST} data=own"
 TORCH = "+experiment=smoke model=hub"
 CSV = "prompt,response\n" + "".join(f"question {i} of {'abcde'[i % 5] * 9},answer {i}\n" for i in range(80))
@@ -238,6 +239,12 @@ OVERRIDES = [
     Mistake(f"{FAST} data.slice_columns=style", "'style'", "a list", "Write [a, b]"),
     Mistake(f"{FAST} data.slice_columns=style,channel", "style,channel", "one run", "slice_columns=[a, b]"),
     Mistake(f"{FAST} recipe.batch_size=4,8", "batch_size=4,8", "one run", "'space.batch_size=choice(4,8)'"),
+    Mistake(f"{FAST} backend.workers=0", "got 0", "at least 1, or null", "Change backend.workers"),
+    Mistake(f"{FAST} backend.workers=two", "'two'", "a whole number", "Change backend.workers"),
+    Mistake(f"{FAST} backend=pool", "backend.workers", "one per GPU", "Write backend.workers=2"),
+    Mistake(f"{POOL} backend.deaths=0", "got 0", "at least 1", "Change backend.deaths"),
+    Mistake(f"{POOL} backend.silent_seconds=0", "got 0", "above 0", "Change backend.silent_seconds"),
+    Mistake(f"{POOL} backend.start_seconds=-1", "got -1", "above 0", "Change backend.start_seconds"),
     Mistake(f"{FAST} engine=fused", "engine=fused", "no such file", "There are: "),
     Mistake(f"{FAST} sampler=cmaes", "sampler=cmaes", "no such file", "There are: "),
     Mistake(f"{FAST} sampler=gp", "GPSampler", "ran to the end", "Write scheduler=full"),

@@ -217,6 +217,9 @@ def _files(roots: Sequence[Path], group: str) -> list[Path]:
 
 def _resolved(config: Any) -> dict[str, Any]:
     try:
+        # What stands at the top first, or a group that refers to it would be blamed.
+        for key in config:
+            OmegaConf.select(config, str(key))
         return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         place = error.full_key or "A value"

@@ -372,6 +372,7 @@ def _check_arguments(config: Config) -> None:
     judges = (*config.metrics.values(), *config.scorers.values(), config.objective)
     for target in (config.model, config.scheduler, *judges, *config.baselines.values()):
         target.build()
+    config.backend.build(make_engine=config.engine.build)
     check_objective(config.objective, metrics=config.metrics, scorers=config.scorers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

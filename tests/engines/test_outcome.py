@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from sweep.engines.outcome import failed
@@ -23,6 +24,12 @@ def test_a_full_disk_ends_the_search_and_not_the_trial(full: Exception) -> None:
     with pytest.raises(OSError, match="No space left") as told:
         failed(job(), full)
     assert told.value.errno == errno.ENOSPC
+
+
+def test_a_lost_gpu_ends_the_process_and_not_one_trial_after_another() -> None:
+    lost = torch.AcceleratorError("CUDA error: unspecified launch failure")
+    with pytest.raises(torch.AcceleratorError, match="unspecified launch failure"):
+        failed(job(), lost)
 
 
 def test_another_error_is_the_trials_own() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -46,4 +49,23 @@ def test_another_tokenizer_or_length_is_another_file(inputs: Inputs) -> None:
     assert identity(one) != identity(other)
     EncodedRows(inputs, one).view(View("test"))
     EncodedRows(inputs, other).view(View("test", 2))
-    assert len(list((inputs.folder / ".tokens").iterdir())) == 2
+    assert len(list((inputs.folder / ".tokens").glob("[!.]*"))) == 2
+
+
+def test_of_those_who_want_the_same_rows_at_once_one_encodes_them(inputs: Inputs, tmp_path: Path) -> None:
+    rows = encode(inputs.data.examples["train"], byte_tokenizer(), max_tokens=48)
+    encoding, all_here = [], Barrier(4)
+
+    def make() -> Sequence[Encoded]:
+        encoding.append(1)
+        return rows
+
+    def read() -> tuple[Encoded, ...]:
+        all_here.wait()
+        return mapped(tmp_path / "rows", make)
+
+    # The lock belongs to an open file, so threads exclude each other as processes do.
+    with ThreadPoolExecutor(4) as readers:
+        found = [job.result() for job in [readers.submit(read) for _ in range(4)]]
+    assert len(encoding) == 1
+    assert all(same(a, b) for one in found for a, b in zip(one, rows, strict=True))

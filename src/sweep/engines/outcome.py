@@ -67,9 +67,10 @@ def diverged(step: Progress, vocabulary: int) -> Outcome | None:
 def failed(job: Job, error: Exception) -> Outcome:
     """The outcome of a job that raised.
 
-    Raised again is what every other job would raise as well: data or a model to mend, a full disk.
+    Raised again is what every other job would raise as well: data or a model to mend, a full disk, a GPU
+    that no longer answers this process.
     """
-    if isinstance(error, DataError | ModelError):
+    if isinstance(error, DataError | ModelError | torch.AcceleratorError):
         raise error
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         raise error

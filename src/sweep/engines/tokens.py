@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -21,15 +22,19 @@ _IDS, _ROWS = "ids.npy", "rows.json"
 
 
 def mapped(folder: Path, make: Callable[[], Sequence[Encoded]]) -> tuple[Encoded, ...]:
-    """The rows kept in the folder, made and kept there first if they are not whole yet.
+    """The rows kept in the folder, made and kept there first if they are not whole yet, by one process alone.
 
     Their tokens are views of one map of the file: processes share its pages, and pages that nobody
     reads take no memory.
     """
-    try:
-        verified(folder)
-    except CheckpointError:
-        _keep(folder, make())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Given up with the process that holds it, however that ends.
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            verified(folder)
+        except CheckpointError:
+            _keep(folder, make())
     # Copy on write: torch wants arrays that it could write to, and none is ever written.
     ids = np.load(folder / _IDS, mmap_mode="c")
     rows = json.loads((folder / _ROWS).read_text(encoding="utf-8"))

@@ -1,0 +1,119 @@
+"""What runs in a worker: one engine for its whole life, fed by the driver through a socket.
+
+    python -m sweep.backends.worker NAME SOCKET
+
+The driver starts it. Nothing here imports torch; the engine that the driver sends does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+
+from sweep.backends.messages import Cancel, Raised, Setting, Sign, Warned
+from sweep.errors import SweepError
+from sweep.types import Capacity, Done, Job, Report, Wait
+
+_TRACE_LINES = 6
+
+_logger = logging.getLogger("sweep.backends")
+
+
+class Driver:
+    """The driver as a worker sees it: the source of jobs, and where events go."""
+
+    def __init__(self, link: Connection, *, sign_seconds: float) -> None:
+        self._link = link
+        self._sign_seconds = sign_seconds
+        self._told_at = time.monotonic()
+        self._telling = threading.Lock()
+        self._answers: queue.SimpleQueue[Job | Wait | Done] = queue.SimpleQueue()
+        self._cancelled: frozenset[str] = frozenset()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def next(self, capacity: Capacity) -> Job | Wait | Done:
+        """The driver's answer; it keeps it back while there is no job for a worker that has none."""
+        self.tell(capacity)
+        answer = self._answers.get()
+        if isinstance(answer, Job):
+            _logger.info("%s begins, from %s to %s examples", answer.id, answer.start, answer.stop)
+        return answer
+
+    def cancelled(self) -> frozenset[str]:
+        """Asked between steps, it is also the sign that there are steps."""
+        if time.monotonic() - self._told_at > self._sign_seconds:
+            self.tell(Sign())
+        return self._cancelled
+
+    def tell(self, message: object) -> None:
+        """Send it; waits while the driver is busy."""
+        if isinstance(message, Report):
+            _logger.info("%s ends after %s examples: %s", message.job, message.examples_seen, message.state)
+        with self._telling:
+            self._link.send(message)
+        self._told_at = time.monotonic()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                message = self._link.recv()
+                if isinstance(message, Cancel):
+                    self._cancelled = message.jobs
+                else:
+                    self._answers.put(message)
+        except (EOFError, OSError):
+            # The driver is gone, however it went. Whatever is half written lies aside and counts for nothing.
+            os._exit(0)
+
+
+class _Warnings(logging.Handler):
+    """Passes warnings and errors on to the driver."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(logging.WARNING)
+        self._driver = driver
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._driver.tell(Warned(record.name, record.levelno, record.getMessage()))
+
+
+def work(link: Connection) -> int:
+    """Train what the driver hands out until it says that it is done; the exit code."""
+    setting: Setting = pickle.loads(link.recv_bytes())
+    driver = Driver(link, sign_seconds=setting.sign_seconds)
+    logging.getLogger().addHandler(_Warnings(driver))
+    try:
+        engine = setting.make_engine()
+        for event in engine.run(driver):
+            driver.tell(event)
+        engine.close()
+    except Exception as error:  # noqa: BLE001 - the worker's boundary: the driver decides what it means
+        traceback.print_exc()
+        driver.tell(_raised(error))
+        return 1
+    return 0
+
+
+def _raised(error: Exception) -> Raised:
+    trace = "\n".join(traceback.format_exc().rstrip().splitlines()[-_TRACE_LINES:])
+    # Classes that others derived may not survive the way.
+    known = type(error).__module__ in (SweepError.__module__, OSError.__module__)
+    return Raised(error if known and isinstance(error, SweepError | OSError) else None, trace)
+
+
+if __name__ == "__main__":
+    # The driver alone is asked to stop, and tells its workers which jobs to cut short.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("sweep").setLevel(logging.INFO)
+    _logger.info("worker %s is process %s", sys.argv[1], os.getpid())
+    sys.exit(work(Connection(int(sys.argv[2]))))

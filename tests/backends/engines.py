@@ -1,0 +1,167 @@
+"""Engines on closed-form curves that tell which process they are in, and that take it down with them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sweep.engines.inputs import Inputs
+from sweep.engines.synthetic import Synthetic
+from sweep.errors import ModelError
+from sweep.types import Capacity, Done, Job, Progress, Report, Source, Wait
+
+NOISE = 0.01
+
+
+class Noted(Synthetic):
+    """Notes in the folder that holds the checkpoints: each engine made, and each job that it begins."""
+
+    def __init__(self, *, inputs: Inputs) -> None:
+        super().__init__(inputs=inputs, noise=NOISE)
+        self.folder = inputs.folder.parent
+        self.note("engines", f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+
+    def close(self) -> None:
+        self.note("closed", str(os.getpid()))
+
+    def note(self, kind: str, text: str) -> int:
+        """How often such a thing was noted before."""
+        before = noted(self.folder, kind)
+        with (self.folder / kind).open("a") as notes:
+            notes.write(f"{text}\n")
+        return len(before)
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        self.note("begun", f"{job.id} {os.getpid()}")
+        yield from super()._train(job, source)
+
+
+def noted(folder: Path, kind: str) -> list[str]:
+    """What engines noted there, each line."""
+    notes = folder / kind
+    return notes.read_text().splitlines() if notes.is_file() else []
+
+
+class Slow(Noted):
+    """Takes two milliseconds for a step."""
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        for event in super()._train(job, source):
+            time.sleep(0.002)
+            yield event
+
+
+class Deadly(Noted):
+    """Kills its own process so many times, at one trial.
+
+    when: "begun", before it told anything; "step", after its first step; "saved", before it reports.
+    """
+
+    def __init__(self, *, inputs: Inputs, trial: str, when: str, times: int) -> None:
+        super().__init__(inputs=inputs)
+        self.trial, self.when, self.times = trial, when, times
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        for steps, event in enumerate(super()._train(job, source)):
+            now = "saved" if isinstance(event, Report) else "begun" if steps == 0 else "step"
+            if job.trial.id == self.trial and now == self.when:
+                self.die(job.trial.id)
+            yield event
+
+    def die(self, held: str) -> None:
+        if self.note("deaths", held) < self.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Together(Deadly):
+    """Holds three jobs at once and takes a step of each in turn; one trial kills it on its first step."""
+
+    def __init__(self, *, inputs: Inputs, trial: str) -> None:
+        super().__init__(inputs=inputs, trial=trial, when="never", times=sys.maxsize)
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        held: dict[str, tuple[Job, Iterator[Progress | Report]]] = {}
+        done = False
+        while held or not done:
+            while not done and len(held) < 3:
+                answer = source.next(Capacity(free_slots=3 - len(held)))
+                if isinstance(answer, Job):
+                    held[answer.id] = (answer, self._train(answer, source))
+                    continue
+                done = isinstance(answer, Done)
+                if isinstance(answer, Wait):
+                    break
+            for job, steps in list(held.values()):
+                if job.trial.id == self.trial:
+                    self.die(" ".join(sorted(other.trial.id for other, _ in held.values())))
+                event = next(steps)
+                if isinstance(event, Report):
+                    del held[job.id]
+                yield event
+
+
+class Stumbling(Noted):
+    """Raises once, in the middle of a job, what no trial caused."""
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        for event in super()._train(job, source):
+            yield event
+            if job.trial.id == "1" and self.note("raises", job.id) == 0:
+                raise RuntimeError("the device was lost")
+
+
+class Halting(Noted):
+    """Comes to a stop, once, in the middle of what it tells the driver."""
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        for event in super()._train(job, source):
+            if job.trial.id == "1" and self.note("halts", job.id) == 0:
+                # The length of a message, as multiprocessing writes it, and less than that.
+                os.write(int(sys.argv[2]), struct.pack("!i", 1000) + b"half")
+                signal.pause()
+            yield event
+
+
+class Talking(Noted):
+    """Prints, and warns."""
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        print("a line for the log")
+        logging.getLogger("sweep.engines").warning("Trial %s is odd.", job.trial.id)
+        yield from super()._train(job, source)
+
+
+class Absent(Noted):
+    """Finds no model."""
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        raise ModelError("model.path=/nowhere: no such folder.")
+
+
+class Broken(Noted):
+    """Lacks a library."""
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        raise ImportError("libcuda is missing")
+
+
+class Stillborn(Noted):
+    """Is killed while it loads."""
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+class Hanging(Noted):
+    """Never comes to its first question."""
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        signal.pause()
+        raise AssertionError
