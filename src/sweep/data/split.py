@@ -63,6 +63,11 @@ class DataSet:
         places = [i for i, row in enumerate(rows) if (self.folds[row.id] == view.fold) == inside]
         return places[: view.rows]
 
+    def content_of(self, name: Split) -> str:
+        """A fingerprint of one split's rows and their order, whatever the others hold."""
+        content = json.dumps([_content(row) for row in self.examples[name]])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
 
 def split(examples: Sequence[Example], shares: SplitShares, *, seed: int) -> DataSet:
     """The examples dealt to all splits, as near to the shares as groups allow, within each intent too.
