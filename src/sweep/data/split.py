@@ -65,8 +65,7 @@ class DataSet:
 
     def content_of(self, name: Split) -> str:
         """A fingerprint of one split's rows and their order, whatever the others hold."""
-        content = json.dumps([_content(row) for row in self.examples[name]])
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return digest([_content(row) for row in self.examples[name]])
 
 
 def split(examples: Sequence[Example], shares: SplitShares, *, seed: int) -> DataSet:
@@ -165,8 +164,12 @@ def shuffled(examples: Sequence[Example], *, salt: str) -> Ints:
 
 
 def _fingerprint(cut: Mapping[Split, Sequence[Example]]) -> str:
-    content = json.dumps([[name, [_content(row) for row in cut[name]]] for name in SPLITS])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return digest([[name, [_content(row) for row in cut[name]]] for name in SPLITS])
+
+
+def digest(content: object) -> str:
+    """16 hexadecimal digits of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 # Dealing
