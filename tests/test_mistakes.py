@@ -482,7 +482,6 @@ BASELINE = [
             ("trials=1", "Did you mean `budget.trials`?"),
         )
     ),
-    Mistake(f"{GOAL} objective=metric", "objective.goal", "no such key", "~objective.goal takes it out."),
     Mistake(f"{GOAL} +objective.goal=x", "+objective.goal", "is there already", "without the plus"),
     Mistake(f"{FAST} baseline.retrieval.notes=few", "'few'", "a whole number", "Change baseline.retrieval"),
     Mistake(f"{FAST} baseline.canned.text=", "got ''", "says something", "or null for the most central"),

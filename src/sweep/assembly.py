@@ -32,7 +32,7 @@ from sweep.types import Backend, Trial
 # Guards that no trial of a search is held to, only who is confirmed.
 _AFTERWARDS = ("overlap", "forgetting")
 # Keys of an objective that no value depends on.
-_LIMITS = ("goal", "success", "hard_limits", "rung_metric")
+_LIMITS = ("goal", "success", "hard_limits", "rung_metric", "material", "currency")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -263,7 +263,9 @@ def _strays(raw: dict[str, Any], parsed: Sequence[Override], known: Groups) -> I
         file = known.get(group, {}).get(str(override.value()))
         held = OmegaConf.load(file) if file else None
         if isinstance(held, DictConfig) and "defaults" not in held:
-            yield from (f"{group}.{key}" for key in raw[group] if key not in held)
+            # A key that stands in no file of the group is a mistake and goes with none.
+            elsewhere = {key for other in known[group].values() for key in OmegaConf.load(other)}
+            yield from (f"{group}.{key}" for key in raw[group] if key not in held and key in elsewhere)
 
 
 def _missing(key: str, parsed: Sequence[Override], known: Groups) -> str:

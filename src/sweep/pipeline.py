@@ -52,7 +52,7 @@ from sweep.search.study import Study
 from sweep.stages.analyse import log_effects, log_trades
 from sweep.stages.audit import log_audit, require_fit
 from sweep.stages.baselines import Baselines, Tried, log_baselines
-from sweep.stages.confirm import Confirmed, confirm, log_confirmed, simpler_from
+from sweep.stages.confirm import Confirmed, confirm, finalists_of, log_confirmed, simpler_from
 from sweep.stages.finalists import Finalists
 from sweep.stages.publish import publish
 from sweep.stages.untrained import expectation, score_base
@@ -125,7 +125,7 @@ class Pipeline:
         asked = capped(config.space, config.recipe, train_rows=train_rows, small=config.small_data)
         for note in asked.notes:
             self._told.more(f"warning: {note}")
-        if folds is None:
+        if folds is None and not yardstick.aims:
             for note in offer(config.experiment, train_rows=train_rows, small=config.small_data):
                 self._told.more(note)
         plan = Plan(
@@ -240,10 +240,10 @@ class Pipeline:
             folder=assembly.folder,
         )
         asked = self._config.confirm
+        again = finalists_of(study.standings, count=asked.top_k)
         tell_confirmation_begin(
             self._told,
-            study.standings,
-            top_k=asked.top_k,
+            [study.standing(trial) for trial in again],
             seeds=asked.seeds,
             rows=self._confirm_rows(baselines),
         )
@@ -297,14 +297,15 @@ class Pipeline:
         confirmation = confirmed.confirmation
         best, first, second = study.standing(confirmation.trial), confirmation.winner, confirmation.defaults
         assert best.trial.number is not None
+        stop, horizon = study.route.whole(best)
         return BestConfig(
             recipe=best.trial.recipe,
             model=assembly.model_description,
             experiment=self._config.experiment,
             study=study.plan.name,
             trial=best.trial.number,
-            horizon=study.route.whole(best)[1],
-            stop=confirmed.winner.reports[-1].examples_seen,
+            horizon=horizon,
+            stop=stop,
             unit=study.plan.unit,
             seed=self._config.seed,
             data_fingerprint=assembly.data.fingerprint,

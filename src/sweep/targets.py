@@ -69,8 +69,8 @@ def read_target(
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{path}: keys with a `_target_` must stand here, got {shown(node, path)}.")
     cls = _resolve(node["_target_"], f"{path}._target_", trusted=trusted)
-    if kind is not None and not _is_a(cls, kind):
-        raise ConfigError(f"{path}._target_: {cls.__name__} is no {kind.__name__}. Name a class that is one.")
+    if kind is not None:
+        _check_kind(cls, kind, path)
     given = {str(name): value for name, value in node.items() if name != "_target_"}
     parameters = inspect.signature(cls).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -139,13 +139,23 @@ def _under(dotted: str, prefixes: Sequence[str]) -> bool:
     return any(dotted == prefix or dotted.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def _is_a(cls: type, kind: type) -> bool:
-    if getattr(kind, "_is_protocol", False):
-        wanted = [name for name in vars(kind) if not name.startswith("_") or name == "__call__"]
-        # Where the class's own bases define them: hasattr finds the `__call__` by which any class is called.
-        own = {name for base in cls.__mro__ for name in (*vars(base), *inspect.get_annotations(base))}
-        return own.issuperset(wanted)
-    return issubclass(cls, kind)
+def _check_kind(cls: type, kind: type, path: str) -> None:
+    """Nothing, or ConfigError: the class is none of that base class, or lacks what the protocol asks for."""
+    protocol = getattr(kind, "_is_protocol", False)
+    lacking = _lacking(cls, kind) if protocol else []
+    if lacking or not (protocol or issubclass(cls, kind)):
+        why = f": it lacks {', '.join(lacking)}" if lacking else ""
+        raise ConfigError(
+            f"{path}._target_: {cls.__name__} is no {kind.__name__}{why}. Name a class that is one."
+        )
+
+
+def _lacking(cls: type, protocol: type) -> list[str]:
+    """What the protocol asks for and the class has not."""
+    wanted = [name for name in vars(protocol) if not name.startswith("_") or name == "__call__"]
+    # Where the class's own bases define them: hasattr finds the `__call__` by which any class is called.
+    own = {name for base in cls.__mro__ for name in (*vars(base), *inspect.get_annotations(base))}
+    return [name for name in wanted if name not in own]
 
 
 def _hint(cls: type, parameter: inspect.Parameter) -> object:

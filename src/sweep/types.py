@@ -305,6 +305,11 @@ class Standing:
         return {report.examples_seen: cast("float", report.validation_loss) for report in self.rungs}
 
     @property
+    def ended(self) -> bool:
+        """Whether its state is final."""
+        return self.state not in ("running", "paused")
+
+    @property
     def steps(self) -> dict[int, float]:
         """Validation loss by fold, from 1 on, or by examples seen: what compares between trials."""
         return self.values if self.folds is None else dict(enumerate(self.values.values(), start=1))

@@ -28,11 +28,11 @@ def read_scorers(node: object, trusted: Sequence[str]) -> Mapping[str, Target]:
     return _named(node, "scorer", kind=Scorer, taken=TAKEN, trusted=trusted)
 
 
-def read_objective(node: object, trusted: Sequence[str]) -> Target:
+def read_objective(node: object, trusted: Sequence[str], strays: Collection[str]) -> Target:
     """The objective, what it names not yet looked up."""
     from sweep.evaluation.objective import Objective
 
-    return read_target(node, "objective", kind=Objective, trusted=trusted)
+    return read_target(node, "objective", kind=Objective, trusted=trusted, strays=strays)
 
 
 def read_baselines(node: object, trusted: Sequence[str]) -> Mapping[str, Target]:

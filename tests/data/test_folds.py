@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -112,3 +113,12 @@ def test_a_large_group_makes_uneven_folds_and_is_told() -> None:
 def test_fewer_than_two_folds_are_refused(folds: int) -> None:
     with pytest.raises(ConfigError, match=r"validation\.folds"):
         Validation(folds=folds)
+
+
+def test_the_test_rows_are_known_again_in_the_pool_and_edited_ones_are_not() -> None:
+    whole = cut()
+    data = pooled(whole, folds=5, seed=0)
+    assert data.fingerprint != whole.fingerprint
+    assert data.content_of("test") == whole.content_of("test") != whole.content_of("confirm")
+    shorter = replace(whole, examples={**whole.examples, "test": whole.examples["test"][1:]})
+    assert shorter.content_of("test") != whole.content_of("test")

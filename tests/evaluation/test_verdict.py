@@ -106,4 +106,4 @@ def test_shipping_says_whether_anybody_looked_for_recitation():
     assert judged(*both, limit, probed).verdict.message.endswith("and no guard fails: ship it")
     unseen = judged(*both, limit)
     assert unseen.outcome == "ship"
-    assert unseen.verdict.message.endswith("learnt its rows by heart, as guards.rows is null")
+    assert unseen.verdict.message.endswith("learnt by heart: no rows were probed (guards.rows)")

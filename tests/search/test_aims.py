@@ -24,8 +24,8 @@ from sweep.search.space import Space
 from sweep.search.stored import read_study
 from sweep.search.study import Study
 from sweep.types import Aimed, Asking, Capacity, Job, Prompt, Report, Source, View
+from tests.search.dying import survived
 from tests.search.test_guarded import GUARDS, SHORT, whole
-from tests.search.test_study import DyingStorage, Killed
 from tests.studies import PLAN, open_study, run_study
 
 # The closed form loses 0.05 nats with each doubling of the rank.
@@ -160,16 +160,7 @@ def test_a_driver_killed_at_any_write_finds_the_same(ranked: Ranked, sampler: st
     undisturbed = run_study(rough(**plan), ranked)
     assert {"complete", "diverged"} == {one.state for one in undisturbed.standings}
     assert {True, False} == {bool(one.broken) for one in undisturbed.standings if one.state == "complete"}
-    disk = DyingStorage()
-    writes = first_writes
-    for _ in range(200):
-        disk.writes_left = writes
-        try:
-            study = run_study(rough(disk, **plan), ranked)
-            break
-        except Killed:
-            writes = 13
-    disk.writes_left = 10**9
+    study, disk = survived(lambda disk: run_study(rough(disk, **plan), ranked), first=first_writes, then=13)
     assert whole(study) == whole(undisturbed)
     assert notes(study) == notes(undisturbed)
     before = [repr(trial) for trial in study._optuna.get_trials()]

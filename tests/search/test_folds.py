@@ -26,8 +26,9 @@ from sweep.search.space import Space
 from sweep.search.stored import read_study
 from sweep.search.study import Study
 from sweep.types import Capacity, Job, Probe, Progress, Report, Standing, View
+from tests.search.dying import survived
 from tests.search.test_guarded import GUARDS, whole
-from tests.search.test_study import DyingStorage, Killed, outline
+from tests.search.test_study import outline
 from tests.studies import PLAN, open_study
 
 Run = Callable[..., Study]
@@ -268,16 +269,7 @@ def test_a_driver_killed_at_any_write_finds_the_same(run: Run, first_writes: int
     undisturbed = run(folded(**plan))
     states = {(s.state, bool(s.broken)) for s in undisturbed.standings}
     assert {("complete", False), ("pruned", False), ("diverged", False)} <= states
-    disk = DyingStorage()
-    writes = first_writes
-    for _ in range(200):
-        disk.writes_left = writes
-        try:
-            study = run(folded(**plan, storage=disk))
-            break
-        except Killed:
-            writes = 11
-    disk.writes_left = 10**9
+    study, disk = survived(lambda disk: run(folded(**plan, storage=disk)), first=first_writes)
     assert whole(study) == whole(undisturbed)
     before = [repr(trial) for trial in study._optuna.get_trials()]
     again = folded(**plan, storage=disk)

@@ -27,7 +27,7 @@ from sweep.search.stored import read_study
 from sweep.search.study import Study
 from sweep.types import Capacity, Job, Progress, Recipe, Report, Standing, View
 from tests.recipes import DEFAULTS
-from tests.search.test_study import DyingStorage, Killed
+from tests.search.dying import survived
 from tests.studies import PLAN, open_study, run_study
 
 Run = Callable[..., Study]
@@ -279,16 +279,9 @@ def test_a_driver_killed_at_any_write_finds_the_same(overfitting: Synthetic, fir
     undisturbed = run_study(guarded(**plan), overfitting)
     states = {(s.state, overfits(s), bool(s.broken)) for s in undisturbed.standings}
     assert states == {("complete", False, True), ("complete", True, False), ("diverged", True, False)}
-    disk = DyingStorage()
-    writes = first_writes
-    for _ in range(200):
-        disk.writes_left = writes
-        try:
-            study = run_study(guarded(**plan, storage=disk), overfitting)
-            break
-        except Killed:
-            writes = 11
-    disk.writes_left = 10**9
+    study, disk = survived(
+        lambda disk: run_study(guarded(**plan, storage=disk), overfitting), first=first_writes
+    )
     assert whole(study) == whole(undisturbed)
     before = [repr(trial) for trial in study._optuna.get_trials()]
     again = guarded(**plan, storage=disk)

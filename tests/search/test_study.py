@@ -25,60 +25,10 @@ from sweep.search.stored import read_study
 from sweep.search.study import KEEP_SECONDS, Study
 from sweep.types import Capacity, Done, Job, Progress, Report, View
 from tests.recipes import DEFAULTS
+from tests.search.dying import Killed, survived
 from tests.studies import PLAN, open_study
 
 Run = Callable[..., Study]
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing catches it."""
-
-
-class DyingStorage(InMemoryStorage):
-    """A disk that survives a process which dies at its n-th write."""
-
-    writes_left = 10**9
-
-    def _write(self) -> None:
-        self.writes_left -= 1
-        if self.writes_left < 0:
-            raise Killed
-
-    def create_new_study(self, *args: Any, **kwargs: Any) -> int:
-        self._write()
-        return super().create_new_study(*args, **kwargs)
-
-    def set_study_user_attr(self, *args: Any, **kwargs: Any) -> None:
-        self._write()
-        super().set_study_user_attr(*args, **kwargs)
-
-    def set_study_system_attr(self, *args: Any, **kwargs: Any) -> None:
-        self._write()
-        super().set_study_system_attr(*args, **kwargs)
-
-    def create_new_trial(self, *args: Any, **kwargs: Any) -> int:
-        self._write()
-        return super().create_new_trial(*args, **kwargs)
-
-    def set_trial_param(self, *args: Any, **kwargs: Any) -> None:
-        self._write()
-        super().set_trial_param(*args, **kwargs)
-
-    def set_trial_state_values(self, *args: Any, **kwargs: Any) -> bool:
-        self._write()
-        return super().set_trial_state_values(*args, **kwargs)
-
-    def set_trial_intermediate_value(self, *args: Any, **kwargs: Any) -> None:
-        self._write()
-        super().set_trial_intermediate_value(*args, **kwargs)
-
-    def set_trial_user_attr(self, *args: Any, **kwargs: Any) -> None:
-        self._write()
-        super().set_trial_user_attr(*args, **kwargs)
-
-    def set_trial_system_attr(self, *args: Any, **kwargs: Any) -> None:
-        self._write()
-        super().set_trial_system_attr(*args, **kwargs)
 
 
 def first_job(study: Study) -> Job:
@@ -116,16 +66,7 @@ def test_the_best_is_the_complete_trial_with_the_lowest_final_loss(run: Run) -> 
 @pytest.mark.parametrize("first_writes", range(1, 160, 7))
 def test_a_driver_killed_at_any_write_loses_and_doubles_nothing(run: Run, first_writes: int) -> None:
     undisturbed = outline(run(open_study(scheduler=Full())))
-    disk = DyingStorage()
-    writes = first_writes
-    for _ in range(200):
-        disk.writes_left = writes
-        try:
-            study = run(open_study(disk, scheduler=Full()))
-            break
-        except Killed:
-            writes = 11
-    disk.writes_left = 10**9
+    study, disk = survived(lambda disk: run(open_study(disk, scheduler=Full())), first=first_writes)
     assert outline(study) == undisturbed
     assert outline(open_study(disk, scheduler=Full())) == undisturbed
 

@@ -104,7 +104,8 @@ def test_what_other_studies_opened_counts_whatever_becomes_of_their_folders(
     assert (first.confirmation.opened, first.confirmation.opened_by) == (1, ())
     second, _ = confirmed(other, tmp_path / "other", guards)
     assert (second.confirmation.opened, second.confirmation.opened_by) == (2, ("one",))
-    new_rows = replace(DATA, fingerprint="other rows")
+    turned = {**DATA.examples, "test": DATA.examples["test"][::-1]}
+    new_rows = replace(DATA, examples=turned, fingerprint="other rows")
     third, _ = confirmed(elsewhere, tmp_path / "third", guards, measure=yardstick(of=new_rows))
     assert (third.confirmation.opened, third.confirmation.opened_by) == (1, ())
     shutil.rmtree(tmp_path / "one")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sweep.data.example import Example
-from sweep.data.split import MISPLACED, DataSet, deal, shuffled
+from sweep.data.split import MISPLACED, DataSet, deal, digest, shuffled
 from sweep.errors import DataError
 from sweep.schema import require
 from sweep.types import Split
@@ -58,11 +56,10 @@ def pooled(data: DataSet, *, folds: int, seed: int) -> DataSet:
         )
     kept: dict[Split, tuple[Example, ...]] = {**data.examples, "train": pool}
     del kept["validation"]
-    told = json.dumps([data.fingerprint, dealt.tolist()])
     return replace(
         data,
         examples=kept,
-        fingerprint=hashlib.sha256(told.encode()).hexdigest()[:16],
+        fingerprint=digest([data.fingerprint, dealt.tolist()]),
         notes=notes,
         folds=dict(zip([row.id for row in pool], dealt.tolist(), strict=True)),
     )

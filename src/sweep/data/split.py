@@ -63,6 +63,10 @@ class DataSet:
         places = [i for i, row in enumerate(rows) if (self.folds[row.id] == view.fold) == inside]
         return places[: view.rows]
 
+    def content_of(self, name: Split) -> str:
+        """A fingerprint of one split's rows and their order, whatever the others hold."""
+        return digest([_content(row) for row in self.examples[name]])
+
 
 def split(examples: Sequence[Example], shares: SplitShares, *, seed: int) -> DataSet:
     """The examples dealt to all splits, as near to the shares as groups allow, within each intent too.
@@ -160,8 +164,12 @@ def shuffled(examples: Sequence[Example], *, salt: str) -> Ints:
 
 
 def _fingerprint(cut: Mapping[Split, Sequence[Example]]) -> str:
-    content = json.dumps([[name, [_content(row) for row in cut[name]]] for name in SPLITS])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return digest([[name, [_content(row) for row in cut[name]]] for name in SPLITS])
+
+
+def digest(content: object) -> str:
+    """16 hexadecimal digits of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 # Dealing

@@ -96,8 +96,8 @@ def confirmation_of(note: Mapping[str, Any]) -> Confirmation:
             "slices": tuple(
                 Slice(**{**one, "difference": Difference(**one["difference"])}) for one in note["slices"]
             ),
-            "opened_by": tuple(note["opened_by"]),
-            "as_good": tuple(note["as_good"]),
+            "opened_by": tuple(note.get("opened_by", ())),
+            "as_good": tuple(note.get("as_good", ())),
         }
     )
 

@@ -107,7 +107,10 @@ def _decide(
     both = " and ".join(rival.rival for rival in (baseline, defaults) if rival is not None)
     won = f"it beats {both} on rows that nothing was chosen by"
     if not any(guard.check in PROBED for guard in guards):
-        return "ship", f"{won}; but nobody looked whether it learnt its rows by heart, as guards.rows is null"
+        return (
+            "ship",
+            f"{won}; but nobody looked what it learnt by heart: no rows were probed (guards.rows)",
+        )
     return "ship", f"{won}, and no guard fails: ship it"
 
 

@@ -142,16 +142,17 @@ def tell_refusal(told: Transcript, standings: Sequence[Standing]) -> None:
 
 
 def tell_confirmation_begin(
-    told: Transcript, standings: Sequence[Standing], *, top_k: int, seeds: int, rows: int
+    told: Transcript, finalists: Sequence[Standing], *, seeds: int, rows: int
 ) -> None:
     """Who is trained again, and about how long that takes, by what such a training took in the search."""
-    complete = [one for one in standings if one.state == "complete"]
-    best = min(top_k, sum(one.trial.number != 0 for one in complete))
-    longest = max(sum(report.seconds for report in one.reports) for one in complete)
+    # A cross-validation trains on each row in all folds but one.
+    times = [sum(report.seconds for report in one.reports) / ((one.folds or 2) - 1) for one in finalists]
+    trials = [one.trial.id for one in finalists if one.trial.number != 0]
+    besides = f" and trial {' and trial '.join(trials)}" if trials else ""
     told.stage(
         "confirm",
-        f"the defaults and the best {best} besides are trained again, each with {seeds} fresh seeds, and "
-        f"judged on {rows} rows that the search never saw; about {duration(longest * (best + 1) * seeds)}",
+        f"the defaults{besides} are trained again, each with {seeds} fresh seeds, and judged on {rows} rows "
+        f"that the search never saw; about {duration(max(times) * len(times) * seeds)}",
     )
 
 

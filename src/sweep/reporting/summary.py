@@ -135,7 +135,7 @@ def _guards(best: Standing) -> str:
 
 
 def _progress(study: StoredStudy) -> str:
-    ended = sum(s.state not in ("running", "paused") for s in study.standings)
+    ended = sum(standing.ended for standing in study.standings)
     return (
         f"{ended} of {study.trials} trials have ended. If the sweep is not running, its command goes on "
         "where it stopped."

@@ -35,7 +35,8 @@ def trade_sentences(standings: Sequence[Standing], confirmation: Confirmation | 
     front = front_of(standings)
     if not front:
         return []
-    told = [f"{_found(front)} {_given_up(front)}"]
+    guarded = any(one.aims and one.broken for one in standings)
+    told = [f"{_found(front, guarded=guarded)} {_given_up(front)}"]
     if confirmation is not None:
         value = f"its {title(confirmation.objective)} on confirm rows"
         told.append(
@@ -118,12 +119,13 @@ def trades_figure(table: pd.DataFrame, aims: Sequence[Aimed]) -> go.Figure:
     return figure
 
 
-def _found(front: Sequence[Standing]) -> str:
+def _found(front: Sequence[Standing], *, guarded: bool) -> str:
+    others = "other that holds to its guards" if guarded else "other"
     if len(front) == 1:
-        return f"Trial {front[0].trial.id} is as good as every other in each aim, or better, so it leads."
+        return f"Trial {front[0].trial.id} is as good as every {others} in each aim, or better, so it leads."
     return (
-        f"{len(front)} trials are beaten by no other in every aim. Of these trial {front[0].trial.id} leads, "
-        "the knee: the best balance of the aims, each scaled by its range on the front."
+        f"{len(front)} trials are beaten by no {others} in every aim. Of these trial {front[0].trial.id} "
+        "leads, the knee: the best balance of the aims, each scaled by its range on the front."
     )
 
 

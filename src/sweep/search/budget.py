@@ -46,7 +46,7 @@ def _landed(standings: Sequence[Standing]) -> bool:
 
 def _owed(standings: Sequence[Standing], ladder: Sequence[int]) -> int:
     """Examples, at most."""
-    defaults = (s for s in standings if s.trial.number == 0 and s.state in ("running", "paused"))
+    defaults = (s for s in standings if s.trial.number == 0 and not s.ended)
     out = (s for s in _others(standings) if s.state == "running")
     lacking = sum(ladder[-1] - s.reached for s in defaults)
     return lacking + sum(_next_rung(s.reached, ladder) - s.reached for s in out)

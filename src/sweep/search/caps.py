@@ -25,6 +25,10 @@ class SmallData:
         require("small_data.rank_max", self.rank_max, self.rank_max >= 1, "at least 1")
         require("small_data.epochs_max", self.epochs_max, self.epochs_max > 0, "above 0")
 
+    def concerns(self, train_rows: int) -> bool:
+        """Whether so few rows are small data."""
+        return self.rows is not None and train_rows < self.rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Capped:
@@ -37,7 +41,7 @@ class Capped:
 
 def offer(name: str, *, train_rows: int, small: SmallData) -> tuple[str, ...]:
     """What few rows are better judged by, for people. name: of the study, beside which that begins anew."""
-    if small.rows is None or train_rows >= small.rows:
+    if not small.concerns(train_rows):
         return ()
     return (
         f"{train_rows} train rows are few: validation=kfold scheduler=wilcoxon name={name}_kfold judges each "
@@ -50,7 +54,7 @@ def capped(space: Space, defaults: Recipe, *, train_rows: int, small: SmallData)
 
     A parameter of which a single value is left is searched no more.
     """
-    if small.rows is None or train_rows >= small.rows:
+    if not small.concerns(train_rows):
         return Capped(space=space, defaults=defaults, notes=())
     forms = space.to_mapping()
     values: dict[str, Any] = {}

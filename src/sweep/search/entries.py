@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -49,6 +49,12 @@ _STATES: Mapping[TrialState, State] = {
 def rung_key(examples: int) -> str:
     """The entry's name for the rung after so many examples."""
     return f"{_RUNG}{examples}"
+
+
+def next_attempt(entries: Mapping[str, Any], stop: int) -> int:
+    """Of the trial's job to that stop: one more than that of the last that was handed out to it."""
+    out = entries.get(JOB)
+    return int(out["attempt"]) + 1 if out and out["stop"] == stop else 0
 
 
 def judgeable(report: Report) -> Report:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweep.search.entries import JOB, STOPPED, probed_of, rung_entry, rung_key
+from sweep.search.entries import STOPPED, next_attempt, probed_of, rung_entry, rung_key
 from sweep.search.plan import Plan
 from sweep.search.states import newest
 from sweep.types import Job, Probe, Recipe, Report, RowProbe, Standing, Verdict, View
@@ -42,12 +42,12 @@ class Folds:
     def next_job(self, standing: Standing, entries: Mapping[str, Any]) -> Job:
         recipe, stop = standing.trial.recipe, self.next_stop(standing)
         fold, horizon = len(standing.values), self.rungs(recipe)[0]
-        stopped, out = entries.get(STOPPED), entries.get(JOB)
+        stopped = entries.get(STOPPED)
         own = stopped if stopped and stopped["stop"] == stop else None
         seen, checkpoint = newest(replace(standing, reports=()), own, most=stop)
         return Job(
             id=f"{standing.trial.id}@{stop}",
-            attempt=out["attempt"] + 1 if out and out["stop"] == stop else 0,
+            attempt=next_attempt(entries, stop),
             trial=standing.trial,
             start=seen - fold * horizon if checkpoint else 0,
             stop=horizon,
@@ -90,8 +90,7 @@ class Folds:
 
     def drop(self, standing: Standing, stopped: Mapping[str, Any] | None) -> None:
         paths = [report.checkpoint for report in standing.reports]
-        ended = standing.state not in ("running", "paused")
-        if stopped and (ended or stopped["stop"] <= standing.reached):
+        if stopped and (standing.ended or stopped["stop"] <= standing.reached):
             paths.append(stopped["checkpoint"])
         for path in paths:
             if path:

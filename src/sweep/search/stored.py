@@ -52,7 +52,7 @@ class StoredStudy:
     @property
     def over(self) -> bool:
         """Whether the search has come to its end and its winner was handed over."""
-        waiting = any(standing.state in ("running", "paused") for standing in self.standings)
+        waiting = not all(standing.ended for standing in self.standings)
         return self.handed is not None and not waiting
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 from sweep.evaluation.course import best_rung, rose_twice
 from sweep.search.aims import asked
-from sweep.search.entries import AGAIN, JOB, STOPPED, rung_entry, rung_key
+from sweep.search.entries import AGAIN, STOPPED, next_attempt, rung_entry, rung_key
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Scheduler
 from sweep.search.states import drop, newest
@@ -44,11 +44,10 @@ class Stretches:
         start, checkpoint = newest(standing, entries.get(STOPPED), most=stop)
         again = stop <= standing.reached
         judged_at = horizon if again else stop
-        out = entries.get(JOB)
         evaluation, last = plan.judged_on(judged_at, horizon), judged_at == horizon
         return Job(
             id=f"{standing.trial.id}@{stop}{'/again' if again else ''}",
-            attempt=out["attempt"] + 1 if out and out["stop"] == stop else 0,
+            attempt=next_attempt(entries, stop),
             trial=standing.trial,
             start=start,
             stop=stop,
@@ -82,5 +81,5 @@ class Stretches:
         return standing.reports[-1].examples_seen if standing.state == "complete" else horizon, horizon
 
     def drop(self, standing: Standing, stopped: Mapping[str, Any] | None) -> None:
-        if standing.state not in ("running", "paused"):
+        if standing.ended:
             drop(standing, stopped)

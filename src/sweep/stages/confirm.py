@@ -56,25 +56,17 @@ def confirm(
 ) -> Confirmed:
     """The confirmation of a study's best trials.
 
-    tried: the baselines on the confirm split, best first. Finalists are chosen by the search's loss, or by
-    several aims from the front, the knee first, among trials that hold to their guards, or among all where
-    none does, the winner on the confirm split; then the
-    test split is opened for the winner, the defaults and the best baseline. Raises TrainingError where no
-    such trial comes to its end with fresh seeds.
+    tried: the baselines on the confirm split, best first. The winner is chosen among finalists on the confirm
+    split; then the test split is opened for the winner, the defaults and the best baseline. Raises
+    TrainingError where no finalist comes to its end with fresh seeds.
     Source of the intervals: `seeded_difference`.
     """
     better = finals.yardstick.better
     ended = [one for one in finals.study.standings if one.state == "complete"]
     complete = {one.trial.id: one.loss for one in ended}
-    allowed = [one for one in ended if not one.broken] or ended
-    violations = {one.trial.id: one.violation for one in ended if one not in allowed}
-    front = {one.trial.id: float(place) for place, one in enumerate(front_of(ended))}
-    names = finalists(
-        front or complete, violations, better="lower", defaults=DEFAULTS, count=finals.asked.top_k
-    )
-    trained = finals.trained(names)
+    trained = finals.trained(finalists_of(ended, count=finals.asked.top_k))
     # The defaults are among the finalists, whatever the search said of them.
-    able = [one.trial.id for one in allowed if one.trial.id in trained]
+    able = [one.trial.id for one in _allowed(ended) if one.trial.id in trained]
     if not able:
         raise TrainingError(_NONE_ABLE)
     chosen, as_good = choose(
@@ -102,7 +94,7 @@ def confirm(
     scores = {trial: mean_of(one.measured).score for trial, one in trained.items()}
     order = sorted(trained, key=lambda trial: (trial == DEFAULTS, badness(scores[trial].value, better)))
     # Where several aims were followed, the loss stood for nothing.
-    proxy = _proxy(complete, scores, better) if finals.yardstick.judge and not front else ()
+    proxy = _proxy(complete, scores, better) if finals.yardstick.judge and not front_of(ended) else ()
     leader = finals.study.best
     assert leader is not None
     confirmation = Confirmation(
@@ -152,6 +144,24 @@ def log_confirmed(confirmed: Confirmed, tracker: Tracker) -> None:
         trial, _, seed = run.trial.id.partition("/")
         described = f"trial {trial}, trained again with a fresh seed, {seed}; test/ is on test rows"
         tracker.log_beside(run.trial.id, described, confirmed.metrics[run.trial.id])
+
+
+def finalists_of(standings: Sequence[Standing], *, count: int) -> tuple[str, ...]:
+    """The trials that are trained again, best first, then the defaults.
+
+    The `count` best by the search's loss, or by several aims of the front, the knee first: of those that hold
+    to their guards, or of all where none does.
+    """
+    ended = [one for one in standings if one.state == "complete"]
+    allowed = _allowed(ended)
+    violations = {one.trial.id: one.violation for one in ended if one not in allowed}
+    places = {one.trial.id: float(place) for place, one in enumerate(front_of(ended))}
+    losses = {one.trial.id: one.loss for one in ended}
+    return finalists(places or losses, violations, better="lower", defaults=DEFAULTS, count=count)
+
+
+def _allowed(ended: Sequence[Standing]) -> Sequence[Standing]:
+    return [one for one in ended if not one.broken] or ended
 
 
 def simpler_from(tried: Tried, *, test: Score | None = None) -> Simpler:
@@ -225,7 +235,7 @@ def _proxy(losses: Mapping[str, float], scores: Mapping[str, Score], better: Bet
 
 def _open(finals: Finalists, chosen: str) -> tuple[int, tuple[str, ...]]:
     """How often these test rows were opened, now included, and by which other studies; each tells less."""
-    study, rows = finals.study, finals.yardstick.data.fingerprint
+    study, rows = finals.study, finals.yardstick.data.content_of("test")
     look = [rows, chosen, finals.asked.seeds, finals.asked.rows]
     own = study.noted(OPENED).get(study.plan.name, [])
     if look not in own:

@@ -73,8 +73,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _usable(job: Job, kept: dict[str, Any]) -> bool:
     """Whether all prompts were answered, and the state that others go on from is still there and whole."""
-    if any(len(row) != len(RowProbe._fields) for row in kept["probed"]):
-        return False  # By a version that probed otherwise.
     if job.asked and len(kept["replies"]) < len(job.asked.prompts):
         return False
     if job.start == job.stop or kept["checkpoint"] is None:
