@@ -17,8 +17,8 @@ class Simulated:
 
     The driver alone is real: what it does with an event, and to answer who asks, takes as long as the clock
     tells, one after the other, and workers wait for it. How far an event lies on a job's way its examples
-    tell. Each worker has an engine of its own, made for its first job and run from one event to the next: this
-    is for engines that train nothing.
+    tell. Each worker has an engine of its own, made for its first job and run from one event to the next, so
+    this is for engines that train nothing.
 
     now: virtual seconds. busy: of them, the driver's. waited: worker-seconds without a job, until the last
     one was handed out.
