@@ -171,7 +171,7 @@ def ours(case: Case, folder: Path, trials: int) -> dict[str, float]:
     # What prints a line per report, as where there is no terminal.
     board = Scoreboard(
         Console(file=io.StringIO()),
-        standings=lambda: study.standings,
+        standings=study.standings,
         names=study.plan.space.names,
         trials=study.plan.trials,
         examples=study.expected_examples,

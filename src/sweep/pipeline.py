@@ -209,7 +209,7 @@ class Pipeline:
     def _search(self, assembly: Assembly, study: Study, tracker: Tracker) -> None:
         board = Scoreboard(
             self._told.console,
-            standings=lambda: study.standings,
+            standings=study.standings,
             names=study.plan.space.names,
             trials=study.plan.trials,
             examples=study.expected_examples,

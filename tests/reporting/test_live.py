@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sweep.reporting.live import Scoreboard, best_of, duration, examples_left, standings_table
+from sweep.reporting.live import Scoreboard, duration, examples_left, standings_table
 from sweep.reporting.summary import refusal_of
+from sweep.search.standings import Standings
 from sweep.types import Progress, Report, Standing, Trial, TrialState, Verdict
 from tests.contracts.engine import RECIPE
 
@@ -28,7 +29,7 @@ def standing(trial: str, values: dict[int, float], state: TrialState = "paused")
 def board(console: Console, *standings: Standing) -> Scoreboard:
     return Scoreboard(
         console,
-        standings=lambda: standings,
+        standings=Standings(standings),
         names=["learning_rate", "batch_size"],
         trials=len(standings),
         examples=200,
@@ -48,33 +49,24 @@ def progress(trial: str, examples: int) -> Progress:
     )
 
 
-def test_the_best_is_the_lowest_at_the_highest_rung() -> None:
-    early, late, later = standing("0", {32: 0.1}), standing("1", {32: 3.0, 96: 2.0}), standing("2", {96: 2.5})
-    assert best_of([early, late, later]) is late
-    assert best_of([]) is None
-    short_run = standing("3", {32: 2.8}, "complete")
-    assert best_of([early, late, later, short_run]) is short_run
-
-
 def test_trials_to_come_cost_at_least_what_those_before_did() -> None:
-    begun = [standing("0", {32: 3.0, 96: 2.0}), standing("1", {32: 3.0})]
-    assert examples_left(begun, trials=4, examples=200) == 128
-    assert examples_left(begun, trials=2, examples=200) == 72
-    assert examples_left(begun, trials=2, examples=100) == 0
-    assert examples_left([], trials=2, examples=100) == 100
+    assert examples_left(2, 128, trials=4, examples=200) == 128
+    assert examples_left(2, 128, trials=2, examples=200) == 72
+    assert examples_left(2, 128, trials=2, examples=100) == 0
+    assert examples_left(0, 0, trials=2, examples=100) == 100
 
 
 def test_without_a_terminal_each_report_is_one_line() -> None:
     out = io.StringIO()
-    shown = standing("3", {32: 2.1234}, "paused")
+    shown = standing("0", {32: 2.1234}, "paused")
     with board(Console(file=out, width=60), shown) as lines:
-        lines.log(progress("3", 16))
-        lines.log(progress("3", 32))
+        lines.log(progress("0", 16))
+        lines.log(progress("0", 32))
         lines.log(shown.reports[0])
     (line,) = out.getvalue().splitlines()
-    for part in ("trial   3", "32 examples", "loss 2.1234", "paused", "learning_rate=3e-3", "batch_size=8"):
+    for part in ("trial   0", "32 examples", "loss 2.1234", "paused", "learning_rate=3e-3", "batch_size=8"):
         assert part in line
-    assert "best 2.1234 (trial 3)" in line
+    assert "best 2.1234 (trial 0)" in line
     assert "tokens/s" in line
 
 
@@ -87,7 +79,6 @@ def reciting(trial: str) -> Standing:
 
 def test_who_fails_a_guard_is_shown_as_such_and_leads_only_where_all_do() -> None:
     fails, passes = reciting("0"), standing("1", {32: 2.0}, "complete")
-    assert best_of([fails, passes]) is passes
     for shown, best in (([fails, passes], "trial 1"), ([fails], "trial 0, fails guard verbatim")):
         out = io.StringIO()
         with board(Console(file=out, width=60), *shown) as lines:
@@ -95,15 +86,15 @@ def test_who_fails_a_guard_is_shown_as_such_and_leads_only_where_all_do() -> Non
         assert "batch_size=8  fails guard verbatim  |" in out.getvalue()
         assert f"({best})" in out.getvalue()
     out = io.StringIO()
-    Console(file=out, width=120).print(standings_table([fails, passes], [], {}))
+    Console(file=out, width=120).print(standings_table(Standings([fails, passes]), [], {}))
     assert "complete · fails guard verbatim" in out.getvalue()
 
 
 def test_a_report_without_a_loss_shows_its_state() -> None:
     out = io.StringIO()
-    shown = standing("3", {}, "diverged")
+    shown = standing("0", {}, "diverged")
     with board(Console(file=out, width=60), shown) as lines:
-        lines.log(Report(job="", trial="3", attempt=0, examples_seen=8, state="diverged", error="nan"))
+        lines.log(Report(job="", trial="0", attempt=0, examples_seen=8, state="diverged", error="nan"))
     assert "diverged" in out.getvalue()
 
 
@@ -121,17 +112,17 @@ def test_the_time_left_never_exceeds_the_budget(monkeypatch: pytest.MonkeyPatch)
     out = io.StringIO()
     now = iter([0.0, 1000.0, 1000.0])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
-    shown = [standing("0", {}, "running")]
+    shown = Standings([standing("0", {}, "running")])
     lines = Scoreboard(
         Console(file=out, width=60),
-        standings=lambda: shown,
+        standings=shown,
         names=[],
         trials=1,
         examples=200,
         seconds_left=lambda: 42.0,
     )
     lines.log(progress("0", 32))
-    shown[0] = standing("0", {32: 2.0})
+    shown.put(standing("0", {32: 2.0}))
     lines.log(shown[0].reports[0])
     assert "about 42 s left" in out.getvalue()
 

@@ -17,6 +17,7 @@ from sweep.reporting.live import leading, standings_table
 from sweep.reporting.markdown import as_markdown
 from sweep.reporting.summary import comparison_of, verdict_of
 from sweep.reporting.trades import front_headings, front_rows, trade_sentences, trades_figure
+from sweep.search.standings import Standings
 from sweep.search.stored import StoredStudy, read_study
 from sweep.types import Aimed, Standing
 from tests.analysis.test_front import aimed
@@ -171,7 +172,7 @@ def test_other_places_say_that_the_knee_leads(study: StoredStudy) -> None:
     assert " ".join(trade_sentences(study.standings, None)) in as_markdown(
         study, effects_of(study.standings, study.space, seed=0)
     )
-    table = standings_table(study.standings, study.names, {})
+    table = standings_table(Standings(study.standings), study.names, {})
     headings = [str(column.header) for column in table.columns]
     assert headings[-3:] == ["gain", "rank", "state"]
     assert list(table.columns[-2].cells) == [f"{one.aims[1].value:.4g}" for one in study.standings]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sweep.search.budget import may_advance, may_start
+from sweep.search.standings import Standings
 from tests.studies import standing
 
 
@@ -10,7 +11,7 @@ def test_time_is_left_to_take_the_defaults_to_the_end() -> None:
     defaults = standing(0, {32: 2.0}, seconds=32.0)
     winner = standing(1, {32: 1.5, 288: 1.4}, "complete", seconds=288.0)
     paused = standing(2, {32: 1.6}, seconds=32.0)
-    all_of_them, ladder = [defaults, winner, paused], (32, 96, 288)
+    all_of_them, ladder = Standings([defaults, winner, paused]), (32, 96, 288)
 
     def allowed(seconds: float) -> tuple[bool, bool]:
         start = may_start(all_of_them, ladder, trials=9, seconds_left=seconds)
@@ -26,17 +27,17 @@ def test_time_is_left_for_what_is_out() -> None:
     out, paused, ladder = standing(2, {32: 1.6}, "running"), standing(3, {32: 1.5}), (32, 96, 288)
     rate = 288.0 / (288 + 288 + 32 + 32)
     for seconds, allowed in ((127 * rate, False), (129 * rate, True)):
-        started = [*complete, out, paused]
+        started = Standings([*complete, out, paused])
         assert may_advance(paused, started, ladder, stop=96, seconds_left=seconds) is allowed
 
 
 def test_out_of_time_one_trial_beside_the_defaults_goes_on() -> None:
     defaults, first, second = standing(0, {32: 2.0}), standing(1, {32: 1.5}), standing(2, {32: 1.6})
     ladder = (32, 96, 288)
-    assert may_advance(first, [defaults, first, second], ladder, stop=96, seconds_left=0.0)
-    running = standing(1, {32: 1.5}, "running")
-    assert not may_advance(second, [defaults, running, second], ladder, stop=96, seconds_left=0.0)
-    assert may_advance(defaults, [defaults, running, second], ladder, stop=96, seconds_left=0.0)
+    assert may_advance(first, Standings([defaults, first, second]), ladder, stop=96, seconds_left=0.0)
+    started = Standings([defaults, standing(1, {32: 1.5}, "running"), second])
+    assert not may_advance(second, started, ladder, stop=96, seconds_left=0.0)
+    assert may_advance(defaults, started, ladder, stop=96, seconds_left=0.0)
 
 
 def test_who_is_only_scored_again_is_owed_nothing_and_may_go_on() -> None:
@@ -44,7 +45,7 @@ def test_who_is_only_scored_again_is_owed_nothing_and_may_go_on() -> None:
     again, paused = standing(1, {32: 1.0, 288: 1.5}, "running"), standing(2, {32: 1.6}, seconds=32.0)
     landed = standing(3, {288: 1.0}, "complete")
     rate = 320.0 / (288 + 288 + 32 + 288)
-    all_of_them = [defaults, again, paused, landed]
+    all_of_them = Standings([defaults, again, paused, landed])
     for seconds, allowed in ((63 * rate, False), (65 * rate, True)):
         assert may_advance(paused, all_of_them, ladder, stop=96, seconds_left=seconds) is allowed
     assert may_advance(again, all_of_them, ladder, stop=32, seconds_left=0.0)

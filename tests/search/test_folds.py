@@ -153,7 +153,7 @@ def test_readers_see_what_the_driver_knows(run: Run) -> None:
     storage = InMemoryStorage()
     study = run(folded(storage=storage, scheduler=wilcoxon_at(0.15)))
     stored = read_study(storage, PLAN.name)
-    assert stored.standings == study.standings
+    assert stored.standings == tuple(study.standings)
     assert (stored.folds, stored.ladder, stored.judged_on) == (FOLDS, study.ladder, (32,) * FOLDS)
 
 

@@ -84,7 +84,7 @@ def test_what_guards_found_is_kept_for_readers(run: Run) -> None:
     storage = InMemoryStorage()
     study = run(guarded(storage=storage))
     stored = read_study(storage, PLAN.name)
-    assert repr(stored.standings) == repr(study.standings), "NaN equals nothing, but is written alike"
+    assert repr(stored.standings) == repr(tuple(study.standings)), "NaN equals nothing, but is written alike"
     assert stored.best is not None
     assert stored.best.trial == study.best.trial  # type: ignore[union-attr]
     found = {verdict.check: verdict for verdict in stored.best.verdicts}

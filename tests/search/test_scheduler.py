@@ -8,30 +8,30 @@ from dataclasses import replace
 import pytest
 
 from sweep.search.scheduler import Advance, Asha, Full, Pruned, Scheduler, TopK, geometric_ladder
-from sweep.types import Standing
+from sweep.search.standings import Standings
 from tests.studies import standing
 
 DONE_DEFAULTS = standing(0, {32: 2.0, 96: 1.9, 288: 1.8}, "complete")
 
 
-def run_all(scheduler: Scheduler, losses: list[float], ladder: tuple[int, ...]) -> list[Standing]:
+def run_all(scheduler: Scheduler, losses: list[float], ladder: tuple[int, ...]) -> Standings:
     """Drive a schedule with one slot; a trial keeps its loss at every rung."""
-    standings: list[Standing] = []
+    standings = Standings()
     while True:
         decision = scheduler.next(standings, ladder, may_start=len(standings) < len(losses))
         if decision == "start":
             number = len(standings)
-            standings.append(standing(number, {ladder[0]: losses[number]}))
+            standings.put(standing(number, {ladder[0]: losses[number]}))
         elif isinstance(decision, Advance):
             number = int(decision.trial)
             rung = next(r for r in ladder if r not in standings[number].values)
-            standings[number] = standing(number, {**standings[number].values, rung: losses[number]})
+            standings.put(standing(number, {**standings[number].values, rung: losses[number]}))
         else:
             assert decision == "done"
             return standings
         last = standings[number]
         if max(last.values) == ladder[-1]:
-            standings[number] = replace(last, state="complete")
+            standings.put(replace(last, state="complete"))
 
 
 def test_rungs_grow_by_eta_and_end_at_the_horizon() -> None:
@@ -49,26 +49,29 @@ def test_the_defaults_follow_the_first_trial_that_got_to_the_end(scheduler: Sche
     paused, other = standing(0, {32: 9.9}), standing(1, {32: 1.5})
     complete = standing(1, {32: 1.5, 288: 1.4}, "complete")
     ladder = (32, 288)
-    assert scheduler.next([paused, other], ladder, may_start=True) == "start"
-    assert scheduler.next([paused, complete], ladder, may_start=True) == Advance("0")
-    assert scheduler.next([paused, replace(other, state="running")], ladder, may_start=False) == Advance("0")
+    assert scheduler.next(Standings([paused, other]), ladder, may_start=True) == "start"
+    assert scheduler.next(Standings([paused, complete]), ladder, may_start=True) == Advance("0")
+    running = Standings([paused, replace(other, state="running")])
+    assert scheduler.next(running, ladder, may_start=False) == Advance("0")
 
 
 def test_asha_promotes_only_the_best_third() -> None:
     asha = Asha(eta=3, rungs=3)
     two = [DONE_DEFAULTS, standing(1, {32: 1.5})]
-    assert asha.next(two, (32, 96, 288), may_start=True) == "start"
+    assert asha.next(Standings(two), (32, 96, 288), may_start=True) == "start"
     three = [*two, standing(2, {32: 1.7})]
-    assert asha.next(three, (32, 96, 288), may_start=True) == Advance("1")
+    assert asha.next(Standings(three), (32, 96, 288), may_start=True) == Advance("1")
 
 
 def test_asha_prefers_the_highest_rung() -> None:
-    standings = [
-        DONE_DEFAULTS,
-        standing(1, {32: 1.5, 96: 1.4}),
-        standing(2, {32: 1.6, 96: 1.5}),
-        standing(3, {32: 1.4}),
-    ]
+    standings = Standings(
+        [
+            DONE_DEFAULTS,
+            standing(1, {32: 1.5, 96: 1.4}),
+            standing(2, {32: 1.6, 96: 1.5}),
+            standing(3, {32: 1.4}),
+        ]
+    )
     assert Asha(eta=3, rungs=3).next(standings, (32, 96, 288), may_start=True) == Advance("1")
 
 
@@ -96,9 +99,9 @@ def test_top_k_takes_exactly_k_to_the_end() -> None:
 
 
 def test_nothing_is_decided_while_a_trial_that_may_change_it_runs() -> None:
-    running = standing(1, {}, "running")
+    out = Standings([DONE_DEFAULTS, standing(1, {}, "running")])
     for scheduler in (Asha(eta=3, rungs=3), TopK(k=1, first_share=0.25), Full()):
-        assert scheduler.next([DONE_DEFAULTS, running], (32, 96, 288), may_start=False) == "wait"
+        assert scheduler.next(out, (32, 96, 288), may_start=False) == "wait"
 
 
 @pytest.mark.parametrize("trials", [12, 64])

@@ -59,7 +59,7 @@ def test_a_reader_sees_what_the_driver_knows(run: Run) -> None:
     storage = InMemoryStorage()
     study = run(open_study(storage, seconds=3600.0))
     stored = read_study(storage, PLAN.name)
-    assert stored.standings == study.standings
+    assert stored.standings == tuple(study.standings)
     assert stored.best == study.best
     assert (stored.ladder, stored.examples) == (study.ladder, study.expected_examples)
     assert (stored.trials, stored.seconds, stored.seed) == (PLAN.trials, 3600.0, PLAN.seed)

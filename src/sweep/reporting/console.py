@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ from sweep.evaluation.confirmation import Confirmation, Simpler
 from sweep.evaluation.goal import Goal
 from sweep.evaluation.objective import Objective
 from sweep.reporting.live import (
-    best_of,
     duration,
     examples_left,
     leading,
@@ -28,6 +26,7 @@ from sweep.reporting.live import (
 from sweep.reporting.story import goal_sentences
 from sweep.reporting.summary import comparison_of, failure_of, measured_of, refusal_of, scored, word_of
 from sweep.reporting.trades import front_headings, front_rows, trade_sentences
+from sweep.search.standings import Standings
 from sweep.search.stored import StoredStudy
 from sweep.types import Score, Standing
 
@@ -198,19 +197,19 @@ def tell_status(told: Transcript, study: StoredStudy, *, driver: str | None) -> 
     """Who drives the study, where its trials stand, what is spent and left. driver: None if none lives."""
     told.title("status", study.name)
     told.stage("driver", driver or _at_rest(study))
-    counts = Counter(standing.state for standing in study.standings)
-    states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    standings = Standings(study.standings)
+    states = ", ".join(f"{count} {state}" for state, count in standings.states.most_common())
     told.stage(
-        "search", f"{len(study.standings)} of {study.trials} trials begun" + (f": {states}" if states else "")
+        "search", f"{len(standings)} of {study.trials} trials begun" + (f": {states}" if states else "")
     )
-    if best := best_of(study.standings):
+    if best := standings.ahead:
         so_far = "" if study.over else " so far"
         told.more(f"{leading(best, when=so_far)} ({named(best)}) {progress_of(best)}")
     bound = f" of {duration(study.seconds)}" if study.seconds else ""
     told.stage("time", f"{duration(study.seconds_spent)}{bound} of search spent{_outlook(study, driver)}")
-    if study.standings:
+    if standings:
         told.console.print()
-        told.console.print(standings_table(study.standings, study.names, {}))
+        told.console.print(standings_table(standings, study.names, {}))
         told.console.print()
     tell_trades(told, study.standings, study.names)
     if study.confirmation:
@@ -230,7 +229,7 @@ def _outlook(study: StoredStudy, driver: str | None) -> str:
     trained = sum(standing.reached for standing in study.standings)
     if not driver or not trained:
         return ""
-    rest = examples_left(study.standings, trials=study.trials, examples=study.examples)
+    rest = examples_left(len(study.standings), trained, trials=study.trials, examples=study.examples)
     left = rest * study.seconds_spent / trained
     if study.seconds:
         left = min(left, max(study.seconds - study.seconds_spent, 0))

@@ -12,15 +12,15 @@ from rich.live import Live
 from rich.table import Table
 
 from sweep.analysis.axes import shown, title
-from sweep.analysis.front import winner_of
 from sweep.analysis.trades import aims_of
+from sweep.search.standings import Standings
 from sweep.types import Progress, Report, Standing
 
 _ROWS_SHOWN = 24
 
 
 class Scoreboard:
-    """An observer that shows where every trial stands.
+    """An observer that shows where the trials stand; on a terminal the newest, from another thread.
 
     names: the searched parameters. trials, examples: expected of the whole search. seconds_left: of
     the time budget, infinite without one.
@@ -30,7 +30,7 @@ class Scoreboard:
         self,
         console: Console,
         *,
-        standings: Callable[[], Sequence[Standing]],
+        standings: Standings,
         names: Sequence[str],
         trials: int,
         examples: int,
@@ -61,19 +61,15 @@ class Scoreboard:
     def log(self, event: Progress | Report) -> None:
         if isinstance(event, Progress):
             seen = self._latest.get(event.trial)
-            self._trained += event.examples_seen - (
-                seen.examples_seen if seen else self._reached(event.trial)
-            )
+            before = seen.examples_seen if seen else self._standings.of(event.trial).reached
+            self._trained += event.examples_seen - before
             self._tokens += event.tokens
             self._latest[event.trial] = event
         elif not self._console.is_terminal:
             self._console.print(self._line(event), highlight=False, soft_wrap=True)
 
-    def _reached(self, trial: str) -> int:
-        return next((s.reached for s in self._standings() if s.trial.id == trial), 0)
-
     def _line(self, report: Report) -> str:
-        standing = next(s for s in self._standings() if s.trial.id == report.trial)
+        standing = self._standings.of(report.trial)
         result = f"loss {report.validation_loss:.4f}" if report.validation_loss is not None else report.state
         parameters = " ".join(f"{name}={text}" for name, text in parameters_of(standing, self._names).items())
         reached = f"{report.examples_seen:>6} examples"
@@ -86,25 +82,26 @@ class Scoreboard:
 
     def _summary(self) -> str:
         seconds = max(time.monotonic() - self._begun, 1e-9)
-        best = best_of(self._standings())
+        best = self._standings.ahead
         leader = f"{leading(best)} ({named(best)})  |  " if best else ""
         return f"{leader}{self._tokens / seconds:,.0f} tokens/s  |  {self._time_left(seconds)}"
 
     def _time_left(self, seconds: float) -> str:
         if not self._trained:
             return "time left unknown yet"
-        rest = examples_left(self._standings(), trials=self._trials, examples=self._examples)
+        begun, trained = len(self._standings), self._standings.examples
+        rest = examples_left(begun, trained, trials=self._trials, examples=self._examples)
         left = min(rest * seconds / self._trained, self._seconds_left())
         return f"about {duration(max(left, 0))} left"
 
     def _table(self) -> Table:
-        table = standings_table(list(self._standings()), self._names, self._latest, rows=_ROWS_SHOWN)
+        table = standings_table(self._standings, self._names, self._latest, rows=_ROWS_SHOWN)
         table.caption, table.caption_justify = self._summary(), "left"
         return table
 
 
 def standings_table(
-    standings: Sequence[Standing],
+    standings: Standings,
     names: Sequence[str],
     latest: Mapping[str, Progress],
     *,
@@ -113,12 +110,12 @@ def standings_table(
     """The newest trials, or all, one a line. latest: of trials that run, by id."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     # Folded where it is narrow: a number cut off is worse than one on two lines.
-    aims = aims_of(standings)
+    best, shown = standings.ahead, standings[-rows:] if rows else standings
+    aims = aims_of([*shown, *([best] if best else [])])
     for heading in ("trial", *map(title, names), "examples", "loss", *(title(aim.aim) for aim in aims)):
         table.add_column(heading, justify="right", overflow="fold")
     table.add_column("state", overflow="fold")
-    best = best_of(standings)
-    for standing in standings[-rows:] if rows else standings:
+    for standing in shown:
         cells = _cells(standing, names, latest.get(standing.trial.id), aims=len(aims))
         table.add_row(*cells, style=_style(standing, leads=standing is best))
     return table
@@ -145,13 +142,12 @@ def _style(standing: Standing, *, leads: bool) -> str | None:
     return "dim" if standing.broken or standing.state in ("pruned", "diverged", "failed") else None
 
 
-def examples_left(standings: Sequence[Standing], *, trials: int, examples: int) -> float:
-    """Still to be trained of a search that expected so many trials and examples.
+def examples_left(begun: int, trained: int, *, trials: int, examples: int) -> float:
+    """Still to be trained of a search that expected so many trials and examples, once so many are done.
 
     At least what the trials to come cost if they go on as those before: schedulers that promote
     whoever is ahead on arrival train more than expected.
     """
-    begun, trained = len(standings), sum(standing.reached for standing in standings)
     return max(examples - trained, (trials - begun) * trained / begun if begun else 0, 0)
 
 
@@ -160,13 +156,6 @@ def leading(standing: Standing, *, when: str = "") -> str:
     if not standing.aims:
         return f"best{when} {standing.loss:.4f}"
     return f"knee{when} {', '.join(f'{title(one.aim)} {one.value:.4g}' for one in standing.aims)}"
-
-
-def best_of(standings: Sequence[Standing]) -> Standing | None:
-    """The complete trial that leads; before there is one, the lowest at the highest rung."""
-    top = max((s.reached for s in standings), default=0)
-    ahead = min((s for s in standings if top in s.values), key=lambda s: s.values[top], default=None)
-    return winner_of(standings) or ahead
 
 
 def progress_of(standing: Standing) -> str:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sweep.search.standings import Standings
 from sweep.types import Standing
 
 
-def may_start(
-    standings: Sequence[Standing], ladder: Sequence[int], *, trials: int, seconds_left: float
-) -> bool:
+def may_start(standings: Standings, ladder: Sequence[int], *, trials: int, seconds_left: float) -> bool:
     """Trial 0 always may; others within the budget, leaving time to take one to the end."""
-    landing = ladder[0] if _landed(standings) else ladder[-1]
+    if not standings:
+        return True
+    landing = ladder[0] if standings.others("complete") else ladder[-1]
     needed = _seconds_for(landing + _owed(standings, ladder), standings)
-    return not standings or (len(standings) < trials and seconds_left > needed)
+    return len(standings) < trials and seconds_left > needed
 
 
 def may_advance(
     standing: Standing,
-    standings: Sequence[Standing],
+    standings: Standings,
     ladder: Sequence[int],
     *,
     stop: int,
@@ -36,33 +37,24 @@ def may_advance(
     needed = _seconds_for(stop - standing.reached + _owed(standings, ladder), standings)
     if seconds_left > needed or standing.trial.number == 0 or stop <= standing.reached:
         return True
-    return not (_landed(standings) or any(s.state == "running" for s in _others(standings)))
+    return not (standings.others("complete") or standings.others("running"))
 
 
-def _landed(standings: Sequence[Standing]) -> bool:
-    """Whether the search has a winner besides the defaults."""
-    return any(s.state == "complete" for s in _others(standings))
-
-
-def _owed(standings: Sequence[Standing], ladder: Sequence[int]) -> int:
+def _owed(standings: Standings, ladder: Sequence[int]) -> int:
     """Examples, at most."""
-    defaults = (s for s in standings if s.trial.number == 0 and not s.ended)
-    out = (s for s in _others(standings) if s.state == "running")
-    lacking = sum(ladder[-1] - s.reached for s in defaults)
-    return lacking + sum(_next_rung(s.reached, ladder) - s.reached for s in out)
+    defaults = standings[0]
+    owed = sum(trials * _to_next(reached, ladder) for reached, trials in standings.running.items())
+    if defaults.ended:
+        return owed
+    counted = _to_next(defaults.reached, ladder) if defaults.state == "running" else 0
+    return owed + ladder[-1] - defaults.reached - counted
 
 
-def _next_rung(reached: int, ladder: Sequence[int]) -> int:
-    """The rung after so many examples; the same at the end, where a trial is only scored again."""
-    return next((rung for rung in ladder if rung > reached), reached)
+def _to_next(reached: int, ladder: Sequence[int]) -> int:
+    """Examples to the next rung; none at the end, where a trial is only scored again."""
+    return next((rung - reached for rung in ladder if rung > reached), 0)
 
 
-def _others(standings: Sequence[Standing]) -> list[Standing]:
-    return [s for s in standings if s.trial.number != 0]
-
-
-def _seconds_for(examples: int, standings: Sequence[Standing]) -> float:
+def _seconds_for(examples: int, standings: Standings) -> float:
     """What so many examples cost at the rate so far, evaluation included; 0 before the first report."""
-    trained = sum(s.reached for s in standings)
-    seconds = sum(report.seconds for s in standings for report in s.reports)
-    return seconds / trained * examples if trained else 0.0
+    return standings.seconds / standings.examples * examples if standings.examples else 0.0

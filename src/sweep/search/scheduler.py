@@ -21,7 +21,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, WilcoxonPruner
 from optuna.trial import FrozenTrial
 
-from sweep.types import Standing
+from sweep.search.standings import Standings
 
 
 class Advance(NamedTuple):
@@ -45,7 +45,7 @@ class Scheduler(Protocol):
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether a trial that has just reported may go on at all."""
 
-    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+    def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         """What to do with a free slot. may_start: the budget allows another trial."""
 
 
@@ -74,14 +74,14 @@ class Asha:
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         return True
 
-    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+    def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         if due := _defaults_due(standings):
             return due
         for rung in reversed(ladder[:-1]):
-            reached = _ranked(standings, rung)
-            for standing in reached[: len(reached) // self.eta]:
-                if _waits_at(standing, rung):
-                    return Advance(standing.trial.id)
+            ranked, waiting = standings.ranked(rung), standings.waiting(rung)
+            best = len(ranked) // self.eta
+            if waiting and best and waiting[0] <= ranked[best - 1]:
+                return Advance(str(waiting[0].number))
         if may_start:
             return "start"
         return _last_resort(standings)
@@ -112,16 +112,16 @@ class TopK:
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         return True
 
-    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+    def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         if due := _defaults_due(standings):
             return due
         if may_start:
             return "start"
-        if any(s.state == "running" and len(s.reports) == 0 for s in standings):
+        if standings.running[0]:
             return "wait"
-        for standing in _ranked(standings, ladder[0])[: self.k]:
-            if standing.state == "paused":
-                return Advance(standing.trial.id)
+        for place in standings.ranked(ladder[0])[: self.k]:
+            if standings[place.number].state == "paused":
+                return Advance(str(place.number))
         return _last_resort(standings)
 
 
@@ -138,7 +138,7 @@ class Full:
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         return True
 
-    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+    def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         return _straight_on(standings, may_start=may_start)
 
 
@@ -162,7 +162,7 @@ class Pruned:
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         return trial.number == 0 or not self.pruner.prune(study, trial)
 
-    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+    def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         return _straight_on(standings, may_start=may_start)
 
 
@@ -201,7 +201,7 @@ class Wilcoxon:
             pruner = WilcoxonPruner(p_threshold=self.p_threshold, n_startup_steps=self.n_startup_steps)
         return trial.number == 0 or not pruner.prune(study, trial)
 
-    def next(self, standings: Sequence[Standing], ladder: Sequence[int], *, may_start: bool) -> Decision:
+    def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         return _straight_on(standings, may_start=may_start)
 
 
@@ -261,38 +261,24 @@ def _counts(losses: Sequence[float], *, rungs: int, eta: int) -> list[int]:
     return [len(those) for those in reached]
 
 
-def _defaults_due(standings: Sequence[Standing]) -> Advance | None:
+def _defaults_due(standings: Standings) -> Advance | None:
     """The defaults' next rung, once another trial is complete: earlier there is nothing to compare."""
-    if not any(s.state == "complete" for s in standings):
-        return None
-    return _defaults_advance(standings)
+    return _defaults_advance(standings) if standings.states["complete"] else None
 
 
-def _defaults_advance(standings: Sequence[Standing]) -> Advance | None:
-    paused = (s for s in standings if s.trial.number == 0 and s.state == "paused")
-    return next((Advance(s.trial.id) for s in paused), None)
+def _defaults_advance(standings: Standings) -> Advance | None:
+    return Advance("0") if standings and standings[0].state == "paused" else None
 
 
-def _ranked(standings: Sequence[Standing], rung: int) -> list[Standing]:
-    """Those with a loss at this rung, best first; ties go to the older trial."""
-    reached = [s for s in standings if rung in s.values]
-    return sorted(reached, key=lambda s: (s.values[rung], s.trial.number))
-
-
-def _waits_at(standing: Standing, rung: int) -> bool:
-    return standing.state == "paused" and standing.reached == rung
-
-
-def _straight_on(standings: Sequence[Standing], *, may_start: bool) -> Decision:
-    paused = next((s for s in standings if s.state == "paused"), None)
-    if paused is not None:
-        return Advance(paused.trial.id)
+def _straight_on(standings: Standings, *, may_start: bool) -> Decision:
+    if standings.paused:
+        return Advance(str(standings.paused[0]))
     if may_start:
         return "start"
     return _last_resort(standings)
 
 
-def _last_resort(standings: Sequence[Standing]) -> Decision:
+def _last_resort(standings: Standings) -> Decision:
     """Nothing is promotable and nothing may start: a search must still end with a winner to compare.
 
     The defaults go on to their end, and the best paused trial of the highest occupied rung until one
@@ -300,11 +286,10 @@ def _last_resort(standings: Sequence[Standing]) -> Decision:
     """
     if advance := _defaults_advance(standings):
         return advance
-    if any(s.state == "running" for s in standings):
+    if standings.states["running"]:
         return "wait"
-    contenders = [s for s in standings if s.trial.number != 0]
-    paused = [s for s in contenders if s.state == "paused" and s.values]
-    if paused and not any(s.state == "complete" for s in contenders):
-        best = min(paused, key=lambda s: (-s.reached, s.loss))
-        return Advance(best.trial.id)
-    return "done"
+    if standings.others("complete"):
+        return "done"
+    paused = [one for one in map(standings.__getitem__, standings.paused) if one.values]
+    best = min(paused, key=lambda one: (-one.reached, one.loss), default=None)
+    return Advance(best.trial.id) if best else "done"

@@ -145,9 +145,11 @@ class PausedAsPruned(BaseStorage):
         self._is_paused = is_paused
         self._judged = False
         self._noted: dict[str, Any] = {}
-        # As last read, by id, without those written since; the ids of each study, by number.
+        # As last read, by id, without those written since, and those of them that were shown as another; the
+        # ids of each study, by number.
         self._trials: dict[int, FrozenTrial] = {}
-        self._ids: dict[int, tuple[int, ...]] = {}
+        self._pruned: dict[int, FrozenTrial] = {}
+        self._ids: dict[int, list[int]] = {}
 
     @contextmanager
     def judging_divergence(self) -> Iterator[None]:
@@ -172,7 +174,7 @@ class PausedAsPruned(BaseStorage):
         if study_id not in self._ids:
             read = self._storage.get_all_trials(study_id, deepcopy=False)
             self._trials |= {trial._trial_id: trial for trial in read}
-            self._ids[study_id] = tuple(trial._trial_id for trial in read)
+            self._ids[study_id] = [trial._trial_id for trial in read]
         trials = [self._shown(self.get_trial(trial_id)) for trial_id in self._ids[study_id]]
         if self._judged:
             trials = _all_judged(trials, self.get_study_directions(study_id))
@@ -192,13 +194,15 @@ class PausedAsPruned(BaseStorage):
     def _shown(self, trial: FrozenTrial) -> FrozenTrial:
         if trial.state is not TrialState.RUNNING or not self._is_paused(trial.number):
             return trial
-        shown = copy.copy(trial)
-        shown.state = TrialState.PRUNED
-        return shown
+        if trial._trial_id not in self._pruned:
+            self._pruned[trial._trial_id] = shown = copy.copy(trial)
+            shown.state = TrialState.PRUNED
+        return self._pruned[trial._trial_id]
 
     def _written(self, trial_id: int) -> BaseStorage:
         """The storage to write this trial to: even of a write that fails, something may be there."""
         self._trials.pop(trial_id, None)
+        self._pruned.pop(trial_id, None)
         return self._storage
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
@@ -237,7 +241,8 @@ class PausedAsPruned(BaseStorage):
         ids = self._ids.pop(study_id, None)
         trial_id = self._storage.create_new_trial(study_id, template_trial)
         if ids is not None:
-            self._ids[study_id] = (*ids, trial_id)
+            self._ids[study_id] = ids
+            ids.append(trial_id)
         return trial_id
 
     def set_trial_param(

@@ -24,7 +24,6 @@ from optuna.samplers import BaseSampler, GPSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweep.analysis.front import winner_of
 from sweep.errors import StudyError
 from sweep.evaluation.guards import guard_probe
 from sweep.search.aims import check_directions, directions, measured, told
@@ -51,6 +50,7 @@ from sweep.search.entries import (
 from sweep.search.plan import Plan
 from sweep.search.route import route_of
 from sweep.search.scheduler import Advance, Scheduler
+from sweep.search.standings import Standings
 from sweep.search.storage import PausedAsPruned
 from sweep.types import Aimed, Capacity, Done, Job, Progress, Recipe, Report, Standing, Verdict, Wait
 
@@ -64,6 +64,8 @@ class Study:
     Trial numbers run from 0 without gaps, whenever the driver was killed: on start, jobs that were
     out are handed out again from their last whole checkpoint. Each draw is seeded by hash(seed,
     trial number), so nothing is replayed. The clock runs from the first `next` on.
+
+    standings: of all trials; they go on as the search does.
 
     Raises StudyError if a study of this name with another fingerprint has trials, if another driver
     adds trials to it, or if trial 0, the recipe itself, fails: then every other would.
@@ -79,10 +81,10 @@ class Study:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan = plan
+        self.standings = Standings()
         self._scheduler = scheduler
         self._sampler = sampler
         self._clock = clock
-        self._standings: dict[int, Standing] = {}
         self._jobs: dict[str, Job] = {}
         self._again: deque[int] = deque()
         self._interrupted = False
@@ -106,19 +108,14 @@ class Study:
 
     # What others read
 
-    @property
-    def standings(self) -> tuple[Standing, ...]:
-        """All trials in order of their number."""
-        return tuple(self._standings[number] for number in sorted(self._standings))
-
     def standing(self, trial: str) -> Standing:
         """Where the trial of this id stands. Raises KeyError for a trial that is not in the study."""
-        return {standing.trial.id: standing for standing in self._standings.values()}[trial]
+        return self.standings.of(trial)
 
     @property
     def best(self) -> Standing | None:
         """As `winner_of` finds it."""
-        return winner_of(self.standings)
+        return self.standings.best
 
     @property
     def fingerprint(self) -> str:
@@ -215,14 +212,14 @@ class Study:
             self._keep_seconds()
         self._settle(number)
         cut_short = event.state == "stopped" and not self._interrupted
-        if cut_short or self._is_due_again(self._standings[number]):
+        if cut_short or self._is_due_again(self.standings[number]):
             self._again.append(number)
 
     # How it is kept
 
     def _start(self) -> int:
         """A new trial, stored with its recipe in one write: there is no half of it to recover."""
-        number = len(self._standings)
+        number = len(self.standings)
         recipe, noted = self._draw(number)
         distributions = self.plan.space.distributions()
         parameters = self.plan.space.encode(recipe)
@@ -257,15 +254,15 @@ class Study:
             return drawn, draw.noted
 
     def _hand_out(self, number: int) -> Job:
-        standing = self._standings[number]
+        standing = self.standings[number]
         job = self.route.next_job(standing, self._frozen(number).user_attrs)
         self._set(number, JOB, {"stop": job.before + job.stop, "attempt": job.attempt})
         self._jobs[job.id] = job
-        self._standings[number] = dataclasses.replace(standing, state="running")
+        self.standings.put(dataclasses.replace(standing, state="running"))
         return job
 
     def _may_advance(self, number: int) -> bool:
-        standing = self._standings[number]
+        standing = self.standings[number]
         stop, left = self.route.next_stop(standing), self._seconds_left()
         return may_advance(standing, self.standings, self.ladder, stop=stop, seconds_left=left)
 
@@ -283,12 +280,12 @@ class Study:
             self._set(number, GUARDS, guards_entry(verdicts))
         if aims:
             self._set(number, AIMS, aims_entry(aims))
-        self._set(number, *self.route.kept(event, stop, self._standings[number], entries, verdicts))
+        self._set(number, *self.route.kept(event, stop, self.standings[number], entries, verdicts))
 
     def _with_stopped(self, event: Report, number: int, stop: int) -> Report:
         """The report with what earlier, stopped stretches on the way to the same rung cost."""
         before = self._frozen(number).user_attrs.get(STOPPED)
-        if before is None or before["stop"] != stop or stop <= self._standings[number].reached:
+        if before is None or before["stop"] != stop or stop <= self.standings[number].reached:
             return event
         seconds, tokens = event.seconds + before["seconds"], event.tokens + before["tokens"]
         return dataclasses.replace(event, seconds=seconds, tokens=tokens)
@@ -304,7 +301,7 @@ class Study:
                 if step not in frozen.intermediate_values:
                     trial.report(loss, step)
             standing = self._tell(trial, standing)
-        self._standings[number] = standing
+        self.standings.put(standing)
         self.route.drop(standing, frozen.user_attrs.get(STOPPED))
 
     def _tell(self, trial: optuna.Trial, standing: Standing) -> Standing:
@@ -333,16 +330,15 @@ class Study:
 
     def _close(self) -> None:
         """Nothing will advance any more: what is paused is pruned."""
-        for standing in self.standings:
-            if standing.state == "paused" and standing.trial.number is not None:
-                self._optuna.tell(standing.trial.number, state=TrialState.PRUNED)
-                self._settle(standing.trial.number)
+        for number in tuple(self.standings.paused):
+            self._optuna.tell(number, state=TrialState.PRUNED)
+            self._settle(number)
 
     def _recover(self) -> None:
         for frozen in self._optuna.get_trials(deepcopy=False):
             number = frozen.number
             self._settle(number)
-            standing = self._standings[number]
+            standing = self.standings[number]
             out = frozen.user_attrs.get(JOB, {}).get("stop", self.ladder[0])
             if self._is_due_again(standing) or (standing.state == "paused" and out > standing.reached):
                 self._again.append(number)
@@ -384,8 +380,7 @@ class Study:
     # Small things
 
     def _is_paused(self, number: int) -> bool:
-        standing = self._standings.get(number)
-        return standing is not None and standing.state == "paused"
+        return number < len(self.standings) and self.standings[number].state == "paused"
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
