@@ -48,7 +48,9 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = f"-c port={self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        listening = ("listen_addresses=127.0.0.1", f"port={self._port}", "unix_socket_directories=")
+        settings = (*listening, "fsync=off")
+        options = " ".join(f"-c {setting}" for setting in settings)
         self._control("start", "-w", "-t", "300", "-l", str(self.folder / "log"), "-o", options)
 
     def stop(self, immediate: bool = False) -> None:
