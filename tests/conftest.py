@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+
+
+@pytest.fixture
+def tell_fault(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Takes what a fault did, for the table of `benchmarks/faults.py`.
+
+    injected: how often. trials: expected, lost and doubled of them; runs: the same of MLflow's.
+    seconds: until the work went on.
+    """
+
+    def tell(
+        *, injected: int, trials: Sequence[int], runs: Sequence[int] = (), seconds: float | None = None
+    ) -> None:
+        record_property(
+            "fault", {"injected": injected, "trials": [*trials], "runs": [*runs], "seconds": seconds}
+        )
+
+    return tell
 
 
 @pytest.fixture(scope="module", autouse=True)
