@@ -66,9 +66,12 @@ class Sweep:
     environment: Mapping[str, str] = field(default_factory=dict)
     storage: str = ""
     tracking: str = ""
+    experiment: str = NAME
+    printed: Path | None = None
 
     def __post_init__(self) -> None:
         self.storage = self.storage or f"sqlite:///{self.folder}/sweep.db"
+        self.printed = self.printed or self.folder / "log"
         self.tracking = self.tracking or f"sqlite:///{self.folder}/mlflow.db"
         for name, text in {
             "engine/paced": ENGINE.format(noise=NOISE, pace=self.pace),
@@ -83,14 +86,14 @@ class Sweep:
         return [
             *(sys.executable, "-m", "sweep", *GIVEN, f"budget.trials={self.trials}"),
             *(f"backend.workers={self.workers}", f"storage={self.storage}", f"tracking.uri={self.tracking}"),
+            f"tracking.experiment={self.experiment}",
             *self.given,
         ]
 
     @property
     def log(self) -> str:
         """What all starts have printed so far."""
-        path = self.folder / "log"
-        return path.read_text() if path.exists() else ""
+        return self.printed.read_text() if self.printed.exists() else ""
 
     @property
     def told(self) -> list[tuple[int, int]]:
@@ -107,7 +110,7 @@ class Sweep:
             "SWEEP_CACHE": str(self.folder / "cache"),
             **self.environment,
         }
-        with (self.folder / "log").open("a") as log:
+        with self.printed.open("a") as log:
             process = psutil.Popen(
                 self.command,
                 cwd=self.folder,
@@ -205,7 +208,7 @@ def tracked(sweep: Sweep) -> Tally:
     import mlflow
 
     client = mlflow.MlflowClient(sweep.tracking)
-    (experiment,) = [one for one in client.search_experiments() if one.name == NAME]
+    (experiment,) = [one for one in client.search_experiments() if one.name == sweep.experiment]
     runs = client.search_runs([experiment.experiment_id], max_results=5000)
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     by_trial: dict[str, list[Any]] = {}
