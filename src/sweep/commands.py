@@ -13,7 +13,7 @@ from types import FrameType
 from rich.console import Console
 
 from sweep.config import Config, Place, compose, describe, locate
-from sweep.errors import ConfigError, SweepError
+from sweep.errors import ConfigError, OutageError, SweepError
 from sweep.usage import usage
 
 INTERRUPTED = 130
@@ -81,7 +81,7 @@ class Interrupted(BaseException):
 @contextmanager
 def interruptible(stop: Callable[[], None] | None = None) -> Iterator[None]:
     """SIGINT and SIGTERM raise Interrupted. With `stop`, the first one calls it and lets the body end
-    by itself before it raises; the second leaves the process at once.
+    by itself, or for want of its database, before it raises; the second leaves the process at once.
     """
     received: list[int] = []
 
@@ -98,6 +98,9 @@ def interruptible(stop: Callable[[], None] | None = None) -> Iterator[None]:
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except OutageError:
+        if not received:
+            raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -43,6 +43,7 @@ _KEYS = (
     "scheduler",
     "budget",
     "storage",
+    "storage_patience",
     "tracking",
     "evaluation",
     "confirm",
@@ -103,6 +104,7 @@ class Config:
     scheduler: Target
     budget: Budget
     storage: str = field(repr=False)
+    storage_patience: float
     tracking: Tracking = field(repr=False)
     evaluation: Evaluation
     confirm: Confirm
@@ -196,6 +198,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         budget=build(Budget, node["budget"], "budget"),
         evaluation=build(Evaluation, node["evaluation"], "evaluation"),
         output=convert(str, node["output"], "output"),
+        storage_patience=convert(float, node["storage_patience"], "storage_patience"),
     )
     _check_ranges(plain)
     config = Config(
@@ -293,6 +296,7 @@ class _Plain(NamedTuple):
     budget: Budget
     evaluation: Evaluation
     output: str
+    storage_patience: float
 
 
 def _check_top(node: Mapping[str, object]) -> None:
@@ -319,6 +323,7 @@ def _check_ranges(config: _Plain) -> None:
         ("evaluation.least_rows", least, least >= 1, "at least 1"),
         ("evaluation.reply_tokens", reply, reply >= 1, "at least 1"),
         ("data.max_tokens", config.data.max_tokens, config.data.max_tokens >= 16, "at least 16"),
+        ("storage_patience", config.storage_patience, config.storage_patience >= 0, "at least 0, in minutes"),
         ("output", config.output, own, "a folder of its own, such as runs/mine"),
     ]
     for claimed in claims:

@@ -6,6 +6,7 @@ SweepError
 ├── DataError        the data set: unreadable, wrong columns, too small
 ├── ModelError       the base model: absent, of the wrong kind, unsafe to load
 ├── StudyError       the study on disk: another fingerprint, in use, unreadable
+│   └── OutageError  its database does not answer, which may pass
 ├── TrainingError    training, or the scoring of what was trained, that came to no end
 └── CheckpointError  a checkpoint whose files do not match their checksums
 """
@@ -35,6 +36,17 @@ class ModelError(SweepError):
 
 class StudyError(SweepError):
     """The study on disk can't be continued as asked."""
+
+
+class OutageError(StudyError):
+    """The study's database does not answer now. reason: its own or its driver's words."""
+
+    def __init__(self, reason: str, waited: str = "") -> None:
+        super().__init__(
+            f"storage: the study's database can't be reached{waited}: {reason}. Start it, or mend the way to "
+            "it, then start the same command again: it goes on with what is stored."
+        )
+        self.reason = reason
 
 
 class TrainingError(SweepError):

@@ -43,8 +43,10 @@ from sweep.reporting.html import write_report
 from sweep.reporting.live import Scoreboard, duration
 from sweep.reporting.markdown import as_markdown
 from sweep.search.caps import capped, offer
+from sweep.search.lock import only_writer
 from sweep.search.loop import search
 from sweep.search.notes import Asked, Handed
+from sweep.search.outage import Patient
 from sweep.search.plan import Plan
 from sweep.search.storage import open_storage
 from sweep.search.stored import StoredStudy, read_study
@@ -72,7 +74,8 @@ class Pipeline:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._storage = open_storage(config.storage)
+        self._opened = open_storage(config.storage)
+        self._storage = Patient(self._opened, minutes=config.storage_patience)
         self._told = Transcript()
         self._begun = time.monotonic()
         # Trainings outside the search, by id.
@@ -81,7 +84,11 @@ class Pipeline:
     def run(self) -> int:
         """All stages; the exit code."""
         config = self._config
-        with interruptible(), only_driver(Path(config.output)):
+        with (
+            interruptible(),
+            only_driver(Path(config.output)),
+            only_writer(self._opened, config.experiment),
+        ):
             self._told.title("sweep", config.experiment)
             assembly = assemble(config)
             self._tell_data(assembly)
@@ -215,7 +222,12 @@ class Pipeline:
             examples=study.expected_examples,
             seconds_left=lambda: (study.plan.seconds or math.inf) - study.seconds_spent,
         )
-        with interruptible(study.interrupt), board:
+
+        def stop() -> None:
+            study.interrupt()
+            self._storage.interrupt()
+
+        with interruptible(stop), board:
             search(study, assembly.backend, [tracker, board])
         tracker.sync(study.standings)
         tell_refusal(self._told, study.standings)

@@ -12,11 +12,14 @@ def status(place: Place) -> int:
     """Print every trial's standing and what is left, from the study's storage; nothing is written."""
     from sweep.driver import living_driver
     from sweep.reporting.console import Transcript, tell_status
+    from sweep.search.lock import writer_of
     from sweep.search.storage import open_stored
     from sweep.search.stored import read_study
 
-    study = read_study(open_stored(place.storage), place.study)
-    tell_status(Transcript(), study, driver=living_driver(place.output))
+    storage = open_stored(place.storage)
+    study = read_study(storage, place.study)
+    driver = living_driver(place.output) or writer_of(storage, place.study)
+    tell_status(Transcript(), study, driver=driver)
     return 0
 
 

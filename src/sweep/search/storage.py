@@ -8,36 +8,54 @@ import sqlite3
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna._typing import JSONSerializable
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import create_engine, event, inspect, make_url
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweep.errors import StudyError
+from sweep.search.delegate import Delegate
+from sweep.search.outage import Repeatable, unreachable
 
 UNSTORED = -1
+T = TypeVar("T")
+# By libpq's own settings a server that vanished without a word is noticed after two hours. Seconds, and
+# milliseconds.
+_NOTICED = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 # Optuna's own, and the one that it makes last, whose name MLflow's database has too.
 _TABLES = {"studies", "alembic_version"}
 
 
 def open_storage(url: str) -> BaseStorage:
-    """The storage behind a URL; "memory" keeps the study in this process only."""
+    """The storage behind a URL; "memory" keeps the study in this process only.
+
+    There is one connection to PostgreSQL, by which `only_writer` locks the study.
+    """
     if url == "memory":
         return optuna.storages.InMemoryStorage()
     with _opening(url):
-        storage = optuna.storages.RDBStorage(url)
-    event.listen(storage.engine, "handle_error", _in_words)
-    if storage.engine.dialect.name == "sqlite":
+        storage = Repeatable(url, engine_kwargs=_noticing(url))
+    storage.remove_session()
+    storage.engine.dispose()
+    if storage.engine.dialect.name == "postgresql":
+        # Only now: Optuna sets its tables up with two, one inside the other.
+        storage.engine = create_engine(storage.url, **storage.engine_kwargs, pool_size=1, max_overflow=0)
+        storage.scoped_session.configure(bind=storage.engine)
+    elif storage.engine.dialect.name == "sqlite":
         event.listen(storage.engine, "connect", _write_ahead)
-        storage.engine.dispose()
+    event.listen(storage.engine, "handle_error", _in_words)
     return optuna.storages.get_storage(storage)
 
 
@@ -71,6 +89,16 @@ def open_stored(url: str) -> BaseStorage:
     return optuna.storages.get_storage(storage)
 
 
+def _noticing(url: str) -> dict[str, Any]:
+    """SQLAlchemy's settings, by which a connection that was lost is noticed before it is used, or soon."""
+    given = make_url(url)
+    if given.get_backend_name() != "postgresql":
+        return {}
+    libpq = given.get_driver_name() in ("psycopg", "psycopg2")
+    settings = {key: value for key, value in _NOTICED.items() if libpq and key not in given.query}
+    return {"pool_pre_ping": True, "connect_args": settings}
+
+
 @contextmanager
 def _opening(url: str) -> Iterator[None]:
     """Raises StudyError, without the password, for what opening the URL raises."""
@@ -100,7 +128,9 @@ def _tables(url: str) -> set[str]:
 
 
 def _in_words(context: ExceptionContext) -> StudyError | None:
-    """What a person can mend, in place of the driver's error, which Optuna would hide."""
+    """What passes, or what a person can mend, in place of the driver's error, which Optuna would hide."""
+    if outage := unreachable(context):
+        return outage
     reason = str(context.original_exception)
     if not any(sign in reason for sign in ("disk is full", "readonly", "disk I/O")):
         return None
@@ -117,9 +147,13 @@ def _write_ahead(connection: Any, record: object) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The kind of error; what a file's driver says, for its addresses hold no password."""
+    """The kind of error; what a file's driver or a server says, where it can hold no password."""
     cause = getattr(error, "orig", None)
-    return str(cause) if isinstance(cause, sqlite3.Error) else type(error).__name__
+    if isinstance(cause, sqlite3.Error):
+        return str(cause)
+    if type(cause).__module__.startswith("psycopg") and " failed: " in str(cause):
+        return str(cause).partition("\n")[0].rpartition(" failed: ")[2]
+    return type(error).__name__
 
 
 def _without_password(url: str) -> str:
@@ -129,7 +163,7 @@ def _without_password(url: str) -> str:
         return "(not a URL)" if re.search("[@=]", url) else url
 
 
-class PausedAsPruned(BaseStorage):
+class PausedAsPruned(Delegate):
     """Delegates to `storage`, but shows RUNNING trials that `is_paused` as PRUNED.
 
     A paused trial is not bad. Left RUNNING, TPE's constant liar counts it so; as PRUNED its
@@ -141,7 +175,7 @@ class PausedAsPruned(BaseStorage):
     """
 
     def __init__(self, storage: BaseStorage, is_paused: Callable[[int], bool]) -> None:
-        self._storage = storage
+        super().__init__(storage)
         self._is_paused = is_paused
         self._judged = False
         self._noted: dict[str, Any] = {}
@@ -170,7 +204,7 @@ class PausedAsPruned(BaseStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         if study_id not in self._ids:
-            read = self._storage.get_all_trials(study_id, deepcopy=False)
+            read = super().get_all_trials(study_id, deepcopy=False)
             self._trials |= {trial._trial_id: trial for trial in read}
             self._ids[study_id] = tuple(trial._trial_id for trial in read)
         trials = [self._shown(self.get_trial(trial_id)) for trial_id in self._ids[study_id]]
@@ -182,12 +216,8 @@ class PausedAsPruned(BaseStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         if trial_id not in self._trials:
-            self._trials[trial_id] = self._storage.get_trial(trial_id)
+            self._trials[trial_id] = super().get_trial(trial_id)
         return self._trials[trial_id]
-
-    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
-        # BaseStorage's own reads all trials.
-        return self._storage.get_trial_id_from_study_id_trial_number(study_id, trial_number)
 
     def _shown(self, trial: FrozenTrial) -> FrozenTrial:
         if trial.state is not TrialState.RUNNING or not self._is_paused(trial.number):
@@ -196,71 +226,28 @@ class PausedAsPruned(BaseStorage):
         shown.state = TrialState.PRUNED
         return shown
 
-    def _written(self, trial_id: int) -> BaseStorage:
-        """The storage to write this trial to: even of a write that fails, something may be there."""
+    def _write(self, trial_id: int, call: Callable[[BaseStorage], T]) -> T:
+        # Even of a write that fails, something may be there.
         self._trials.pop(trial_id, None)
-        return self._storage
-
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        return self._storage.create_new_study(directions, study_name)
+        return super()._write(trial_id, call)
 
     def delete_study(self, study_id: int) -> None:
         self._ids.pop(study_id, None)
-        self._storage.delete_study(study_id)
-
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._storage.set_study_user_attr(study_id, key, value)
-
-    def set_study_system_attr(self, study_id: int, key: str, value: JSONSerializable) -> None:
-        self._storage.set_study_system_attr(study_id, key, value)
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        return self._storage.get_study_id_from_name(study_name)
-
-    def get_study_name_from_id(self, study_id: int) -> str:
-        return self._storage.get_study_name_from_id(study_id)
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return self._storage.get_study_directions(study_id)
-
-    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._storage.get_study_user_attrs(study_id)
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._storage.get_study_system_attrs(study_id)
-
-    def get_all_studies(self) -> list[FrozenStudy]:
-        return self._storage.get_all_studies()
+        super().delete_study(study_id)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         # Put back only once it is known: after a write that fails, all are read again.
         ids = self._ids.pop(study_id, None)
-        trial_id = self._storage.create_new_trial(study_id, template_trial)
+        trial_id = super().create_new_trial(study_id, template_trial)
         if ids is not None:
             self._ids[study_id] = (*ids, trial_id)
         return trial_id
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> None:
-        self._written(trial_id).set_trial_param(trial_id, param_name, param_value_internal, distribution)
-
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        return self._written(trial_id).set_trial_state_values(trial_id, state, values)
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._written(trial_id).set_trial_intermediate_value(trial_id, step, intermediate_value)
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._written(trial_id).set_trial_user_attr(trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: JSONSerializable) -> None:
         if trial_id == UNSTORED:
             self._noted[key] = value
             return
-        self._written(trial_id).set_trial_system_attr(trial_id, key, value)
+        super().set_trial_system_attr(trial_id, key, value)
 
 
 def _all_judged(trials: list[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:

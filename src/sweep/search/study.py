@@ -226,16 +226,16 @@ class Study:
         recipe, noted = self._draw(number)
         distributions = self.plan.space.distributions()
         parameters = self.plan.space.encode(recipe)
-        stored = self._storage.create_new_trial(
-            self._optuna._study_id,
-            create_trial(
-                state=TrialState.RUNNING,
-                params=parameters,
-                distributions={name: distributions[name] for name in parameters},
-                user_attrs={RECIPE: asdict(recipe)},
-                system_attrs=noted,
-            ),
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=parameters,
+            distributions={name: distributions[name] for name in parameters},
+            user_attrs={RECIPE: asdict(recipe)},
+            system_attrs=noted,
         )
+        # By which a storage knows it, if it wrote it and its answer was lost.
+        trial.number = number
+        stored = self._storage.create_new_trial(self._optuna._study_id, trial)
         if self._storage.get_trial(stored).number != number:
             raise StudyError(
                 f"Another driver added trials to the study {self.plan.name!r} in the same storage. One study "
