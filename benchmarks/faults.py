@@ -64,6 +64,15 @@ ROWS = (
         "SIGTERM, and again",
         ("tests/backends/test_command.py::test_a_second_signal_leaves_at_once_and_leaves_no_worker",),
     ),
+    *(
+        Row(
+            f"PostgreSQL {what}",
+            (
+                f"tests/faults/test_database.py::test_a_database_that_goes_down_is_waited_for_and_misses_nothing[{case}]",
+            ),
+        )
+        for what, case in (("crashes and is started again", "crashed-0"), ("away for 30 s", "away-30"))
+    ),
     Row(
         "MLflow's server away for 30 s",
         ("tests/faults/test_tracking.py::test_a_server_that_is_away_for_half_a_minute_misses_nothing",),
@@ -112,7 +121,7 @@ ROWS = (
         ("tests/test_mistakes.py::test_a_mistake_is_answered_with_what_to_do", "tests/stages/test_audit.py"),
     ),
     Row(
-        "three minutes of chaos: workers, driver, servers",
+        "three minutes of chaos: workers, driver, database, MLflow",
         ("tests/faults/test_chaos.py::test_nothing_is_lost_or_doubled_whatever_is_killed",),
     ),
 )

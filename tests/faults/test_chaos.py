@@ -16,6 +16,8 @@ import psutil
 import pytest
 
 from tests.faults.sweeps import Sweep, outline, tally, tracked, workers_of
+from tests.postgres import Postgres
+from tests.postgres import running as running_postgres
 from tests.tracking.server import Server
 
 SEED = 0
@@ -57,6 +59,12 @@ class Chaos:
             return False
         return True
 
+    def kill_database(self, database: Postgres, draw: random.Random) -> bool:
+        database.stop(immediate=True)
+        self.over.wait(draw.uniform(0, 10))
+        database.start()
+        return True
+
     def kill_server(self, server: Server, draw: random.Random) -> bool:
         server.kill()
         self.over.wait(draw.uniform(0, 20))
@@ -85,31 +93,42 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(
 
     undisturbed = Sweep(tmp_path / "undisturbed", trials=TRIALS, workers=1)
     undisturbed.run()
-    with server_in(tmp_path / "server") as server, ThreadPoolExecutor() as threads:
+    with (
+        server_in(tmp_path / "server") as server,
+        running_postgres() as database,
+        ThreadPoolExecutor() as threads,
+    ):
         # A trial that is killed with its worker three times is given up, however good it is.
         sweep = Sweep(
             tmp_path / "sweep",
             trials=TRIALS,
             workers=4,
             pace=0.02,
+            storage=database.create("chaos"),
             tracking=server.uri,
             given=["backend.deaths=1000"],
         )
         chaos = Chaos(tell)
+        starts: Counter[int] = Counter()
         doings = [
             threads.submit(chaos.again_and_again, "driver", chaos.kill_driver, (15, 45)),
             threads.submit(chaos.again_and_again, "worker", chaos.kill_worker, (1, 8)),
             threads.submit(chaos.again_and_again, "server", partial(chaos.kill_server, server), (20, 40)),
+            threads.submit(
+                chaos.again_and_again, "database", partial(chaos.kill_database, database), (10, 40)
+            ),
         ]
         timer = threading.Timer(SECONDS, chaos.over.set)
         timer.start()
         try:
-            starts = 0
             while not chaos.over.is_set():
+                before = len(sweep.log)
                 with sweep.running() as chaos.driver:
                     code = chaos.driver.wait()
-                starts += 1
-                assert code == -9 or chaos.over.is_set(), f"ended with {code}\n{sweep.log}"
+                # A start finds no database, and says so.
+                refused = code == 2 and "could not be opened" in sweep.log[before:]
+                assert code == -9 or refused or chaos.over.is_set(), f"ended with {code}\n{sweep.log}"
+                starts[code] += 1
         finally:
             timer.cancel()
             chaos.over.set()
@@ -117,8 +136,8 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(
                 doing.result()
         sweep.run()
         trials, runs = tally(sweep, outline(undisturbed.storage)), tracked(sweep)
-    tell(f"{starts + 1} starts; {trials} {runs}")
+    tell(f"starts by how they ended: {dict(starts)}; {trials}; MLflow: {runs}")
     tell_fault(injected=chaos.killed.total(), trials=trials, runs=runs, killed=dict(chaos.killed))
-    assert min(chaos.killed[what] for what in ("driver", "worker", "server")) > 1
+    assert min(chaos.killed[what] for what in ("driver", "worker", "server", "database")) > 1
     assert (trials.lost, trials.doubled) == (0, 0)
     assert (runs.lost, runs.doubled) == (0, 0)

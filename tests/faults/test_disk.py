@@ -47,7 +47,7 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_once_there_is_room(
         assert "Traceback" not in sweep.log
         with closing(sqlite3.connect(sweep.storage.removeprefix("sqlite:///"))) as study:
             assert study.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        disk.enlarge(128)
+        disk.enlarge(512)
         with sweep.running() as process:
             seconds = sweep.until_told(process, 1)
             assert process.wait(600) == 0, sweep.log
