@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import psutil
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
 from sweep.engines.synthetic import Synthetic, loss
-from sweep.search.storage import open_stored
 from sweep.search.stored import StoredStudy, read_study
 from sweep.types import Standing
 from tests.studies import synthetic_inputs
@@ -151,7 +151,8 @@ class Sweep:
 
     def study(self) -> StoredStudy:
         """As it is stored."""
-        return read_study(open_stored(self.storage), NAME)
+        with opened(self.storage) as storage:
+            return read_study(storage, NAME)
 
 
 class Outline(NamedTuple):
@@ -163,15 +164,23 @@ class Outline(NamedTuple):
     values: dict[int, float]
 
 
-def outline(storage_url: str) -> list[Outline]:
-    storage = RDBStorage(storage_url)
+@contextmanager
+def opened(url: str) -> Iterator[RDBStorage]:
+    storage = RDBStorage(url)
     try:
-        study = storage.get_study_id_from_name(NAME)
-        trials = storage.get_all_trials(study)
-        return [Outline(t.number, t.state.name, t.params, t.intermediate_values) for t in trials]
+        yield storage
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def stored_trials(url: str) -> list[FrozenTrial]:
+    with opened(url) as storage:
+        return storage.get_all_trials(storage.get_study_id_from_name(NAME))
+
+
+def outline(url: str) -> list[Outline]:
+    return [Outline(t.number, t.state.name, t.params, t.intermediate_values) for t in stored_trials(url)]
 
 
 class Tally(NamedTuple):
