@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
+
+
+@pytest.fixture
+def tell_fault(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Takes what a fault did, for the table of `benchmarks/faults.py`.
+
+    injected: how often. trials: expected, lost and doubled of them; runs: the same of MLflow's.
+    seconds: until the work went on. killed: of what how many, where there are several.
+    """
+
+    def tell(
+        *,
+        injected: int,
+        trials: Sequence[int] = (),
+        runs: Sequence[int] = (),
+        seconds: float | None = None,
+        killed: Mapping[str, int] | None = None,
+    ) -> None:
+        told = {"injected": injected, "trials": [*trials], "runs": [*runs], "seconds": seconds}
+        record_property("fault", told | ({"killed": dict(killed)} if killed else {}))
+
+    return tell
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -33,8 +33,9 @@ class Noted(Synthetic):
     def note(self, kind: str, text: str) -> int:
         """How often such a thing was noted before."""
         before = noted(self.folder, kind)
-        with (self.folder / kind).open("a") as notes:
-            notes.write(f"{text}\n")
+        for name, line in ((kind, text), (f"{kind}.seconds", f"{time.monotonic()}")):
+            with (self.folder / name).open("a") as notes:
+                notes.write(f"{line}\n")
         return len(before)
 
     def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
@@ -46,6 +47,13 @@ def noted(folder: Path, kind: str) -> list[str]:
     """What engines noted there, each line."""
     notes = folder / kind
     return notes.read_text().splitlines() if notes.is_file() else []
+
+
+def seconds_to_begin_again(folder: Path, trial: str, since: float | None = None) -> float:
+    """Until a worker began the trial's job again. since: by `time.monotonic`; None for the first death."""
+    lost = float(noted(folder, "deaths.seconds")[0]) if since is None else since
+    begun = zip(noted(folder, "begun"), map(float, noted(folder, "begun.seconds")), strict=True)
+    return next(at for line, at in begun if line.startswith(f"{trial}@") and at > lost) - lost
 
 
 class Slow(Noted):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from tests.backends.engines import (
     Stumbling,
     Together,
     noted,
+    seconds_to_begin_again,
 )
 from tests.backends.test_pool import pool
 from tests.contracts.engine import job
@@ -69,6 +72,14 @@ def undisturbed(folder: Path, *, trials: int = 12) -> Study:
     return run_study(open_study(scheduler=Full(), trials=trials), synthetic_engine(folder / "undisturbed"))
 
 
+def counted(study: Study, told: Told, folder: Path) -> tuple[int, int, int]:
+    """Trials, those that are not as in the undisturbed search, and reports beyond one for each."""
+    expected = {s.trial: (s.state, s.values) for s in undisturbed(folder, trials=study.plan.trials).standings}
+    whole = sum(expected.get(s.trial) == (s.state, s.values) for s in study.standings)
+    reported = Counter(report.trial for report in told.reports)
+    return len(expected), len(expected) - whole, sum(reported.values()) - len(reported)
+
+
 def assert_as_undisturbed(study: Study, told: Told, folder: Path) -> None:
     """The same trials with the same losses, each reported once."""
     expected = undisturbed(folder, trials=study.plan.trials)
@@ -79,9 +90,11 @@ def assert_as_undisturbed(study: Study, told: Told, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["begun", "step", "saved"])
-def test_a_dead_worker_loses_no_trial(when: str, tmp_path: Path) -> None:
+def test_a_dead_worker_loses_no_trial(when: str, tmp_path: Path, tell_fault: Callable[..., None]) -> None:
     engine = partial(Deadly, inputs=synthetic_inputs(tmp_path), trial="5", when=when, times=1)
     study, told = searched(pool(engine, tmp_path))
+    seconds = seconds_to_begin_again(tmp_path, "5")
+    tell_fault(injected=1, trials=counted(study, told, tmp_path), seconds=seconds)
     assert_as_undisturbed(study, told, tmp_path)
     begun = [line.split() for line in noted(tmp_path, "begun") if line.startswith("5@")]
     assert len({process for _, process in begun}) == 2, "begun again by another worker"
@@ -104,7 +117,9 @@ def run_study_job(engine: Engine, start: int, stop: int, state: str | None) -> l
     return [event for event in events if isinstance(event, Report)]
 
 
-def test_workers_killed_again_and_again_lose_no_trial(tmp_path: Path) -> None:
+def test_workers_killed_again_and_again_lose_no_trial(
+    tmp_path: Path, tell_fault: Callable[..., None]
+) -> None:
     class Killer:
         """Kills a worker eight times, each after so many events more."""
 
@@ -121,10 +136,13 @@ def test_workers_killed_again_and_again_lose_no_trial(tmp_path: Path) -> None:
     engine = partial(Noted, inputs=synthetic_inputs(tmp_path))
     study, told = searched(pool(engine, tmp_path, deaths=1000), killer, trials=40)
     assert killer.killed == 8
+    tell_fault(injected=8, trials=counted(study, told, tmp_path))
     assert_as_undisturbed(study, told, tmp_path)
 
 
-def test_a_trial_that_kills_each_worker_ends_alone_and_failed(tmp_path: Path) -> None:
+def test_a_trial_that_kills_each_worker_ends_alone_and_failed(
+    tmp_path: Path, tell_fault: Callable[..., None]
+) -> None:
     engine = partial(Together, inputs=synthetic_inputs(tmp_path), trial="4")
     study, told = searched(pool(engine, tmp_path))
     held = [line.split() for line in noted(tmp_path, "deaths")]
@@ -139,6 +157,9 @@ def test_a_trial_that_kills_each_worker_ends_alone_and_failed(tmp_path: Path) ->
     )
     assert "was killed (SIGKILL), which is often the system's doing where memory runs out" in reason
     assert str(tmp_path / "workers") in reason
+    trials, lost, doubled = counted(study, told, tmp_path)
+    # But itself.
+    tell_fault(injected=3, trials=(trials, lost - 1, doubled))
     expected = undisturbed(tmp_path).standings
     assert [(s.trial, s.values) for s in study.standings if s is not failed] == [
         (s.trial, s.values) for s in expected if s.trial.id != "4"
@@ -153,11 +174,14 @@ def test_the_recipe_itself_that_kills_each_worker_ends_the_search(tmp_path: Path
     assert workers() == []
 
 
-def test_a_stopped_worker_is_replaced_and_never_heard_again(tmp_path: Path) -> None:
+def test_a_stopped_worker_is_replaced_and_never_heard_again(
+    tmp_path: Path, tell_fault: Callable[..., None]
+) -> None:
     class Stopper:
         """Stops the worker of the first trial at its first step."""
 
         stopped: psutil.Process | None = None
+        trial, at = "", 0.0
 
         def log(self, event: Progress | Report) -> None:
             if self.stopped is None:
@@ -166,10 +190,13 @@ def test_a_stopped_worker_is_replaced_and_never_heard_again(tmp_path: Path) -> N
                 }
                 (self.stopped,) = [one for one in workers() if str(one.pid) in mine]
                 self.stopped.suspend()
+                self.trial, self.at = event.trial, time.monotonic()
 
     stopper = Stopper()
     engine = partial(Slow, inputs=synthetic_inputs(tmp_path))
     study, told = searched(pool(engine, tmp_path, silent_seconds=1), stopper)
+    seconds = seconds_to_begin_again(tmp_path, stopper.trial, stopper.at)
+    tell_fault(injected=1, trials=counted(study, told, tmp_path), seconds=seconds)
     assert_as_undisturbed(study, told, tmp_path)
     assert stopper.stopped is not None
     with pytest.raises(psutil.NoSuchProcess):

@@ -3,9 +3,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -58,6 +61,37 @@ def refusal(source: DataSource) -> str:
     with pytest.raises(DataError) as caught:
         load(source)
     return str(caught.value)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Without root's right to read everything."""
+    mine = os.geteuid()
+    if mine == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(mine)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("locked", ["file", "folder"])
+def test_what_may_not_be_read_is_told_as_such(
+    ending: str, locked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    with TemporaryDirectory(dir="/tmp") as inner:
+        Path(inner).chmod(0o755)
+        path = Path(inner) / f"rows.{ending}"
+        path.write_text("not to be read")
+        (path if locked == "file" else path.parent).chmod(0)
+        with nobody():
+            told = refusal(source(path))
+        path.parent.chmod(0o755)
+    assert str(path) in told
+    assert "Permission denied" in told
+    assert "chmod" in told
 
 
 # Formats

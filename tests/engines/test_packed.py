@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sweep.data.encode import encode
+from sweep.engines import checkpoint
 from sweep.engines.evaluate import row_losses
 from sweep.engines.inputs import Inputs
 from sweep.engines.lora import Dropout, targeted
@@ -32,7 +36,7 @@ from sweep.engines.solo import Solo
 from sweep.search.loop import Jobs
 from sweep.types import Capacity, Done, Engine, Job, Progress, Recipe, Report, Wait
 from tests.contracts.answers import Adapted
-from tests.contracts.engine import RECIPE, EngineContract, job, reports
+from tests.contracts.engine import RECIPE, EngineContract, job, reports, run
 
 from .conftest import TINY
 
@@ -193,6 +197,34 @@ def test_what_is_not_finite_stays_with_its_trial(inputs: Inputs) -> None:
     )
     assert poisoned.state == "diverged"
     assert beside.validation_loss == pytest.approx(alone.validation_loss, rel=1e-6)
+
+
+def test_a_poisoned_neighbour_changes_no_bit(inputs: Inputs, tell_fault: Callable[..., None]) -> None:
+    """One weight that is no number, and the same neighbour with all of its own: both stay for one step."""
+    (begun,) = reports(Packed(inputs=inputs, slots=1, tokens=4096), job(0, 8, trial="beside", recipe=STILL))
+    whole = Path(begun.checkpoint or "")
+    poisoned = whole.with_name("9")
+    with checkpoint.writing(poisoned) as aside:
+        for path in whole.iterdir():
+            shutil.copy(path, aside)
+        weights = adapter_of(begun)
+        next(iter(weights.values()))[0, 0] = math.nan
+        save_file(weights, aside / "adapter_model.safetensors")
+
+    def found(state: Path) -> tuple[str, list[Progress], float | None, dict[str, torch.Tensor]]:
+        """How the neighbour ended; steps, loss and weights of the trial beside it."""
+        beside = job(8, 16, trial="beside", recipe=STILL, checkpoint=str(state))
+        calm = job(0, 48, trial="calm", recipe=STILL)
+        events = run(Packed(inputs=inputs, slots=2, tokens=4096), beside, calm)
+        steps = [event for event in events if isinstance(event, Progress) and event.trial == "calm"]
+        ended = {event.trial: event for event in events if isinstance(event, Report)}
+        return ended["beside"].state, steps, ended["calm"].validation_loss, adapter_of(ended["calm"])
+
+    (state, *calm, weights), (healthy, *expected, same) = found(poisoned), found(whole)
+    assert (state, healthy) == ("diverged", "reached")
+    unharmed = calm == expected and all(torch.equal(weights[name], tensor) for name, tensor in same.items())
+    tell_fault(injected=1, trials=(1, int(not unharmed), 0))
+    assert unharmed
 
 
 def no_memory() -> Exception:

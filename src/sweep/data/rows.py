@@ -29,7 +29,13 @@ class Row(NamedTuple):
 
 def read(source: DataSource) -> list[Row]:
     """The source's rows in order. Raises DataError where they can't be read."""
-    return _hub_rows(source) if _on_hub(source.path) else _file_rows(source)
+    try:
+        return _hub_rows(source) if _on_hub(source.path) else _file_rows(source)
+    except OSError as error:
+        raise DataError(
+            f"data.path={source.path}: the file can't be read ({error.strerror or error}); it must be. Let "
+            "yourself read it and enter its folder (chmod), or copy it to where you may."
+        ) from error
 
 
 def _on_hub(path: str) -> bool:
@@ -202,6 +208,8 @@ def _parquet_rows(source: DataSource, path: Path) -> list[Row]:
 
     try:
         table = parquet.ParquetFile(path).read()
+    except PermissionError:
+        raise
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"data.path={source.path}: not a readable Parquet file ({error}); must be one. Write it anew, or "

@@ -1,0 +1,143 @@
+"""Whatever a sweep stands on is killed at random for three minutes."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.sweeps import Sweep, outline, tally, tracked, workers_of
+from tests.postgres import Postgres
+from tests.postgres import running as running_postgres
+from tests.tracking.server import Server
+
+SEED = 0
+SECONDS = 180
+TRIALS = 300
+
+
+@dataclass
+class Chaos:
+    """Kills until it is over, and tells each time."""
+
+    tell: Callable[[str], None]
+    driver: psutil.Popen | None = None
+    killed: Counter[str] = field(default_factory=Counter)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def again_and_again(
+        self, what: str, kill: Callable[[random.Random], bool], pauses: Sequence[float]
+    ) -> None:
+        """After a random pause between two, in seconds, each time. kill: returns whether it did."""
+        draw = random.Random(f"{SEED}/{what}")
+        while not self.over.wait(draw.uniform(*pauses)):
+            if kill(draw):
+                self.killed[what] += 1
+                self.tell(f"killed {what}, {self.killed[what]} times now")
+
+    def kill_driver(self, draw: random.Random) -> bool:
+        if self.driver is None or self.driver.poll() is not None:
+            return False
+        self.driver.kill()
+        return True
+
+    def kill_worker(self, draw: random.Random) -> bool:
+        try:
+            assert self.driver is not None
+            draw.choice(workers_of(self.driver)).kill()
+        except (psutil.NoSuchProcess, IndexError):
+            # Between two drivers, or while one starts.
+            return False
+        return True
+
+    def kill_database(self, database: Postgres, draw: random.Random) -> bool:
+        database.stop(immediate=True)
+        self.over.wait(draw.uniform(0, 10))
+        database.start()
+        return True
+
+    def kill_server(self, server: Server, draw: random.Random) -> bool:
+        server.kill()
+        self.over.wait(draw.uniform(0, 20))
+        server.start()
+        return True
+
+
+@contextmanager
+def server_in(folder: Path) -> Iterator[Server]:
+    folder.mkdir()
+    server = Server(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.mark.faults
+def test_nothing_is_lost_or_doubled_whatever_is_killed(
+    tmp_path: Path, tell_fault: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tell(line: str) -> None:
+        with capsys.disabled():
+            print(line, flush=True)
+
+    undisturbed = Sweep(tmp_path / "undisturbed", trials=TRIALS, workers=1)
+    undisturbed.run()
+    with (
+        server_in(tmp_path / "server") as server,
+        running_postgres() as database,
+        ThreadPoolExecutor() as threads,
+    ):
+        # A trial that is killed with its worker three times is given up, however good it is.
+        sweep = Sweep(
+            tmp_path / "sweep",
+            trials=TRIALS,
+            workers=4,
+            pace=0.02,
+            storage=database.create("chaos"),
+            tracking=server.uri,
+            given=["backend.deaths=1000"],
+        )
+        chaos = Chaos(tell)
+        starts: Counter[int] = Counter()
+        doings = [
+            threads.submit(chaos.again_and_again, "driver", chaos.kill_driver, (15, 45)),
+            threads.submit(chaos.again_and_again, "worker", chaos.kill_worker, (1, 8)),
+            threads.submit(chaos.again_and_again, "server", partial(chaos.kill_server, server), (20, 40)),
+            threads.submit(
+                chaos.again_and_again, "database", partial(chaos.kill_database, database), (10, 40)
+            ),
+        ]
+        timer = threading.Timer(SECONDS, chaos.over.set)
+        timer.start()
+        try:
+            while not chaos.over.is_set():
+                before = len(sweep.log)
+                with sweep.running() as chaos.driver:
+                    code = chaos.driver.wait()
+                # A start finds no database, and says so.
+                refused = code == 2 and "could not be opened" in sweep.log[before:]
+                assert code == -9 or refused or chaos.over.is_set(), f"ended with {code}\n{sweep.log}"
+                starts[code] += 1
+        finally:
+            timer.cancel()
+            chaos.over.set()
+            for doing in doings:
+                doing.result()
+        sweep.run()
+        trials, runs = tally(sweep, outline(undisturbed.storage)), tracked(sweep)
+    tell(f"starts by how they ended: {dict(starts)}; {trials}; MLflow: {runs}")
+    tell_fault(injected=chaos.killed.total(), trials=trials, runs=runs, killed=dict(chaos.killed))
+    assert min(chaos.killed[what] for what in ("driver", "worker", "server", "database")) > 1
+    assert (trials.lost, trials.doubled) == (0, 0)
+    assert (runs.lost, runs.doubled) == (0, 0)
