@@ -98,7 +98,8 @@ def test_a_dead_worker_loses_no_trial(when: str, tmp_path: Path, tell_fault: Cal
     assert_as_undisturbed(study, told, tmp_path)
     begun = [line.split() for line in noted(tmp_path, "begun") if line.startswith("5@")]
     assert len({process for _, process in begun}) == 2, "begun again by another worker"
-    assert len(noted(tmp_path, "engines")) == 3
+    # Two, if the other worker was through with the rest before the first one was missed.
+    assert len(noted(tmp_path, "engines")) in (2, 3)
 
 
 def test_a_lost_job_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
