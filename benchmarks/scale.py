@@ -6,9 +6,9 @@ Whole searches through the real loop, study, halving, storage and observers; the
 curves, and the workers live in virtual time (`sweep.backends.simulated`): a job takes so many seconds there,
 and they wait for the driver as long as it really takes. From so many reports to so many more: milliseconds
 per report of each thing that the driver does, memory, how long workers wait. In the first search other
-samplers draw a few recipes, for what `ask` costs with such a history. The yardstick is Optuna's own ask,
-report, should_prune and tell. Writes `results/scale.json`, losing cases included; about 15 minutes with
-10,000 trials.
+samplers draw a few recipes at each mark, for what `ask` costs with such a history. The yardstick is Optuna's
+own ask, report, should_prune and tell. Writes `results/scale.json`, losing cases included; about 15 minutes
+with 10,000 trials.
 
 One driver serves as many workers as reports come while one job lasts: where a job takes S seconds and the
 driver s for all that a report needs, S / s + 1 (the saturation point of a closed queue, Denning and Buzen
@@ -62,8 +62,8 @@ WORKERS = 1000
 # Reports at which a stretch ends, as shares of the trials; the histories of `by_hand` too.
 MARKS = (0.1, 0.2, 0.5, 1.0)
 DRAWS = 5
-# A Gaussian process takes the cube of its history.
-MOST_FOR_GP = 2000
+# A Gaussian process takes the cube of the complete trials.
+MOST_FOR_GP = 5000
 # Trials of the yardstick after each history, by hand.
 OF_HAND = 40
 # Of their time that workers may wait for the driver.
@@ -92,10 +92,10 @@ class Case(NamedTuple):
 
 CASES = (
     Case("memory", "random", "off", 30, probed=True),
-    Case("sqlite", "random", "off", 30),
-    Case("sqlite", "random", "on", 30, share=0.3),
     Case("sqlite", "random", "off", 300, share=0.3),
     Case("sqlite", "tpe", "off", 30, share=0.3),
+    Case("sqlite", "random", "on", 30, share=0.3),
+    Case("sqlite", "random", "off", 30),
 )
 
 
@@ -225,7 +225,7 @@ class Stretches:
                 "milliseconds": parts,
                 "processor_milliseconds": processor,
                 "milliseconds_per_report": round(whole, 2),
-                "milliseconds_per_draw_of": draws,
+                "milliseconds_per_draw_at_its_beginning": draws,
                 "rss_mib": round(psutil.Process().memory_info().rss / 2**20, 1),
                 "idle": round(passed["waited"] / (passed["waited"] + trained), 4) if trained else 0.0,
                 "driver_busy": round(passed["busy"] / passed["now"], 4),
@@ -374,8 +374,8 @@ def print_search(found: dict[str, Any]) -> None:
             f"{row['trials']:>8}{row['reports']:>8}{parts}{row['milliseconds_per_report']:>10.2f}"
             f"{row['rss_mib']:>7.0f}{row['driver_busy']:>8.1%}{row['idle']:>8.2%}{serves:>9}"
         )
-        for name, spent in row["milliseconds_per_draw_of"].items():
-            print(f"{name + ' draws in':>26}{spent:>10.1f} ms")
+        for name, spent in row["milliseconds_per_draw_at_its_beginning"].items():
+            print(f"{'at its beginning ' + name:>36} draws in {spent:.1f} ms")
 
 
 def main() -> None:
@@ -383,23 +383,30 @@ def main() -> None:
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else TRIALS
     warnings.simplefilter("ignore", ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    searches, load = [], os.getloadavg()[0]
+    machine: dict[str, Any] = {"cores": os.cpu_count(), "python": platform.python_version()}
+    machine |= {name: version(name) for name in ("optuna", "mlflow", "sqlalchemy")}
+    searches: list[dict[str, Any]] = []
+    told = {"machine": machine, "workers": WORKERS, "limit": LIMIT, "searches": searches}
     for case in CASES:
+        load = os.getloadavg()[0]
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             # What the case before left behind would be collected at this one's expense.
             gc.collect()
-            searches.append(searched(case, Path(folder), trials))
+            found = searched(case, Path(folder), trials)
+        # Above the number of cores, another's work is in the times.
+        searches.append({**found, "load": [round(load, 1), round(os.getloadavg()[0], 1)]})
         print_search(searches[-1])
+        write(told)
     with tempfile.TemporaryDirectory() as folder:
-        theirs = by_hand(Path(folder), trials)
+        told["by_hand"] = by_hand(Path(folder), trials)
     print("\nby hand on sqlite, Optuna's random sampler and median pruner")
-    for row in theirs:
+    for row in told["by_hand"]:
         print(f"{row['history']:>8} trials: {row['milliseconds_per_report']:>7.2f} ms {row['milliseconds']}")
-    machine = {"cores": os.cpu_count(), "python": platform.python_version()}
-    # Above the number of cores, another's work is in the times.
-    machine |= {"load_at_start": round(load, 2), "load_at_end": round(os.getloadavg()[0], 2)}
-    machine |= {name: version(name) for name in ("optuna", "mlflow", "sqlalchemy")}
-    told = {"machine": machine, "workers": WORKERS, "limit": LIMIT, "searches": searches, "by_hand": theirs}
+    write(told)
+
+
+def write(told: dict[str, Any]) -> None:
+    """What was found so far, for a run that is cut short."""
     (RESULTS / "scale.json").write_text(json.dumps(told, indent=1) + "\n")
 
 

@@ -110,11 +110,14 @@ class Writer:
 
     def missing(self) -> str:
         """What the store lacks, such as `12 points and 1 artifact of 3 runs`."""
-        entries = [entry for entry, _ in self._journal.read(self._sent.offset)]
-        points = sum(len(entry.points) for entry in entries)
-        artifacts = len({entry.artifact for entry in entries} - {None})
-        runs = len({entry.run for entry in entries})
-        return f"{_counted(points, 'point')} and {_counted(artifacts, 'artifact')} of {_counted(runs, 'run')}"
+        points, artifacts, runs = 0, set(), set()
+        # One at a time: after a long outage these are most of the journal.
+        for entry, _ in self._journal.read(self._sent.offset):
+            points += len(entry.points)
+            artifacts |= {entry.artifact} - {None}
+            runs.add(entry.run)
+        told = (_counted(points, "point"), _counted(len(artifacts), "artifact"), _counted(len(runs), "run"))
+        return "{} and {} of {}".format(*told)
 
     def _work(self) -> None:
         while self._wait():
