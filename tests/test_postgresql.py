@@ -73,7 +73,9 @@ def test_a_sweep_in_postgresql_outlives_its_database_and_an_interruption(tmp_pat
         wait_for("base ", again, here)
         server.restart()
         assert again.wait(300) == 0, (here / "log").read_text()
-        study = read_study(open_stored(url), "smoke")
+        stored = open_stored(url)
+        study = read_study(stored, "smoke")
+        stored._backend.engine.dispose()  # type: ignore[attr-defined]
         expected = Synthetic(inputs=synthetic_inputs(tmp_path), noise=NOISE).expected
         assert [standing.trial.number for standing in study.standings] == list(range(12))
         for standing in study.standings:

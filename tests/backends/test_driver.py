@@ -128,10 +128,10 @@ def test_large_questions_and_answers_go_through(tmp_path: Path) -> None:
 
 
 def test_a_worker_trains_on_while_nobody_listens(tmp_path: Path) -> None:
-    """To its end, which is some thousand messages away, and is not taken for silent afterwards."""
+    """To its end, a thousand messages and two seconds away; afterwards it is not taken for silent."""
     log, told = tmp_path / "workers" / "0.log", []
-    engine = partial(Noted, inputs=synthetic_inputs(tmp_path))
-    with closing(pool(engine, tmp_path, workers=1, silent_seconds=0.2)) as backend:
+    engine = partial(Slow, inputs=synthetic_inputs(tmp_path))
+    with closing(pool(engine, tmp_path, workers=1, silent_seconds=1)) as backend:
         for event in backend.run(Jobs([job(0, 8000, trial="a", horizon=8000)])):
             while not told and "a@8000 ends" not in log.read_text():
                 time.sleep(0.01)

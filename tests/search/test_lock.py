@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 from optuna.storages import BaseStorage
 from optuna.storages._cached_storage import _CachedStorage
+from optuna.study import StudyDirection
 
 from sweep.errors import StudyError
 from sweep.paths import packaged_root
@@ -163,6 +165,14 @@ def test_a_session_that_the_server_ended_is_taken_up_again(
         run_study(study, synthetic_engine(tmp_path), At(7, lambda: server.query(ending)))
         assert writer_of(opened(url), PLAN.name) == ME
         assert outline(storage) == undisturbed(tmp_path)
+
+
+def test_sweeps_that_start_at_once_make_the_tables_once(server: Postgres, opened: Opened) -> None:
+    urls = [server.create("empty")] * 4
+    with ThreadPoolExecutor() as threads:
+        for name, storage in enumerate(threads.map(opened, urls)):
+            storage.create_new_study([StudyDirection.MINIMIZE], str(name))
+    assert len(opened(urls[0]).get_all_studies()) == 4
 
 
 def test_studies_of_one_name_in_two_schemas_are_two(server: Postgres, opened: Opened) -> None:
