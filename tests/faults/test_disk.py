@@ -16,10 +16,10 @@ from tests.faults.sweeps import Outline, Sweep, tally, tracked
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        pytest.param("everything", "ree space", marks=pytest.mark.slow),
-        pytest.param("checkpoints", "No space left on device", marks=pytest.mark.faults),
-        pytest.param("study", "database or disk is full. Free space", marks=pytest.mark.faults),
-        pytest.param("journal", "No space left on device", marks=pytest.mark.faults),
+        pytest.param("everything", "ree space", marks=pytest.mark.slow, id="everything"),
+        pytest.param("checkpoints", "No space left on device", marks=pytest.mark.faults, id="checkpoints"),
+        pytest.param("study", "database or disk is full. Free space", marks=pytest.mark.faults, id="study"),
+        pytest.param("journal", "No space left on device", marks=pytest.mark.faults, id="journal"),
     ],
 )
 def test_a_full_disk_is_told_and_the_same_command_goes_on_once_there_is_room(
