@@ -1,11 +1,11 @@
 """Every fault that a sweep must outlive: how often it was injected, what was lost, when the work went on.
 
-    python benchmarks/faults.py [WORD]
+    python benchmarks/faults.py [WORDS ...]
 
 Runs the tests that inject them, with real processes, servers and file systems, and prints a line for each.
-Writes `results/faults.json`; with a word, runs the rows that hold it and keeps the others. Ends with 1 if any
-does not hold. As root, with PostgreSQL and a C compiler; a row that can't be run here says why. Half an hour
-on two cores.
+Writes `results/faults.json` and the table of docs/reliability.md; with words, runs the rows that hold one of
+them and keeps the others. Ends with 1 if any does not hold. As root, with PostgreSQL and a C compiler; a row that
+can't be run here says why. Half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "faults.json"
+PAGE = ROOT / "docs" / "reliability.md"
+BEGINS, ENDS = "<!-- table -->\n", "\n<!-- end of the table -->"
 DEATHS = "tests/backends/test_deaths.py"
 COMMAND = "tests/test_pipeline.py"
 FIGURES = ("trials", "lost", "doubled")
@@ -186,14 +188,20 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _show(rows: str) -> None:
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGINS)
+    PAGE.write_text(f"{before}{BEGINS}{rows}{ENDS}{rest.partition(ENDS)[2]}")
+
+
 def kept() -> dict[str, dict[str, Any]]:
     """What was found before, by fault."""
     return {row["fault"]: row for row in json.loads(RESULT.read_text())["rows"]} if RESULT.exists() else {}
 
 
-def main(word: str) -> int:
+def main(words: Sequence[str]) -> int:
     """The exit code."""
-    heard, rows = Heard(), [row for row in ROWS if word in row.fault]
+    heard, rows = Heard(), [row for row in ROWS if not words or any(word in row.fault for word in words)]
     tests = [str(ROOT / test) for row in rows for test in row.tests]
     # Whatever their markers say.
     ended = pytest.main(["--rootdir", str(ROOT), "-m", "", "-p", "no:cacheprovider", *tests], plugins=[heard])
@@ -205,10 +213,11 @@ def main(word: str) -> int:
         "python": platform.python_version(),
         **{name: version(name) for name in ("optuna", "mlflow", "sqlalchemy", "psycopg")},
     }
+    _show(table(results))
     RESULT.write_text(json.dumps({"machine": machine, "rows": results}, indent=1) + "\n")
     return int(ended != 0 or any(row["held"] == "broken" for row in results))
 
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    sys.exit(main(" ".join(sys.argv[1:])))
+    sys.exit(main(sys.argv[1:]))
