@@ -49,7 +49,7 @@ class Chaos:
                 self.told(what)
 
     def kill_driver(self, sweep: Sweep, draw: random.Random) -> int:
-        """Start it and kill it a few reports later; the exit code. When all is over, it may come to its end."""
+        """Start it and kill it a few reports later; the exit code. Once all is over, it may end."""
         with sweep.running() as self.driver:
             reports = len(sweep.told) + draw.randrange(3, 40)
             while self.driver.poll() is None and not self.over.wait(0.1):

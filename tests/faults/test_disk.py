@@ -13,13 +13,14 @@ from tests.faults.machine import small_disk
 from tests.faults.sweeps import Outline, Sweep, tally, tracked
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        pytest.param("everything", "ree space", marks=pytest.mark.slow, id="everything"),
-        pytest.param("checkpoints", "No space left on device", marks=pytest.mark.faults, id="checkpoints"),
-        pytest.param("study", "database or disk is full. Free space", marks=pytest.mark.faults, id="study"),
-        pytest.param("journal", "No space left on device", marks=pytest.mark.faults, id="journal"),
+        pytest.param("everything", "ree space", id="everything"),
+        pytest.param("checkpoints", "No space left on device", id="checkpoints"),
+        pytest.param("study", "database or disk is full. Free space", id="study"),
+        pytest.param("journal", "No space left on device", id="journal"),
     ],
 )
 def test_a_full_disk_is_told_and_the_same_command_goes_on_once_there_is_room(
