@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep smoke bench test check format data docs pictures clean
+.PHONY: help venv sweep smoke bench faults test check format data docs pictures clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -33,6 +33,9 @@ bench: $(READY)  ## Measure the engine, the driver and the search again, about 2
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/search_replay.py
+
+faults: $(READY)  ## Inject every fault that a sweep must outlive, about half an hour on two cores
+	$(BIN)/python benchmarks/faults.py
 
 # Two processes of one thread each: as fast as the cores are, and no test waits for another's threads.
 test: $(READY)  ## Run the tests

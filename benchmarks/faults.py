@@ -1,11 +1,11 @@
 """Every fault that a sweep must outlive: how often it was injected, what was lost, when the work went on.
 
-    python benchmarks/faults.py [WORD]
+    python benchmarks/faults.py [WORDS ...]
 
 Runs the tests that inject them, with real processes, servers and file systems, and prints a line for each.
-Writes `results/faults.json`; with a word, runs the rows that hold it and writes nothing. Ends with 1 if any
-does not hold. As root, with PostgreSQL and a C compiler; a row that can't be run here says why. Half an hour
-on two cores.
+Writes `results/faults.json` and the table of docs/reliability.md; with words, runs the rows that hold one of
+them and keeps the others. Ends with 1 if any does not hold. As root, with PostgreSQL and a C compiler; a row
+that can't be run here says why. Half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "faults.json"
+PAGE = ROOT / "docs" / "reliability.md"
+BEGINS, ENDS = "<!-- table -->\n", "\n<!-- end of the table -->"
 DEATHS = "tests/backends/test_deaths.py"
 COMMAND = "tests/test_pipeline.py"
+FIGURES = ("trials", "lost", "doubled")
 
 
 class Row(NamedTuple):
@@ -157,6 +160,7 @@ def result(row: Row, heard: Heard) -> dict[str, Any]:
     seconds = [one["seconds"] for one in told if one["seconds"] is not None]
     return {
         "fault": row.fault,
+        "date": time.strftime("%Y-%m-%d"),
         "held": "broken" if "broken" in ended else min(ended, key=lambda one: one == "held"),
         "injected": sum(one["injected"] for one in told) or len(cases),
         **{name: sum(one[at] for one in trials) if trials else None for at, name in enumerate(FIGURES)},
@@ -165,9 +169,6 @@ def result(row: Row, heard: Heard) -> dict[str, Any]:
         "seconds": round(max(seconds), 1) if seconds else None,
         **next(({"killed": one["killed"]} for one in told if "killed" in one), {}),
     }
-
-
-FIGURES = ("trials", "lost", "doubled")
 
 
 def _is_of(case: str, test: str) -> bool:
@@ -187,30 +188,36 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def main(word: str | None) -> int:
+def _show(rows: str) -> None:
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGINS)
+    PAGE.write_text(f"{before}{BEGINS}{rows}{ENDS}{rest.partition(ENDS)[2]}")
+
+
+def kept() -> dict[str, dict[str, Any]]:
+    """What was found before, by fault."""
+    return {row["fault"]: row for row in json.loads(RESULT.read_text())["rows"]} if RESULT.exists() else {}
+
+
+def main(words: Sequence[str]) -> int:
     """The exit code."""
-    rows = [row for row in ROWS if word is None or word in row.fault]
-    heard = Heard()
+    heard, rows = Heard(), [row for row in ROWS if not words or any(word in row.fault for word in words)]
     tests = [str(ROOT / test) for row in rows for test in row.tests]
     # Whatever their markers say.
     ended = pytest.main(["--rootdir", str(ROOT), "-m", "", "-p", "no:cacheprovider", *tests], plugins=[heard])
-    results = [result(row, heard) for row in rows]
+    found = kept() | {row.fault: result(row, heard) for row in rows}
+    results = [found[row.fault] for row in ROWS if row.fault in found]
     print(table(results))
-    if word is None:
-        measured = {
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": {
-                "cores": os.cpu_count(),
-                "load_of_5_minutes": round(os.getloadavg()[1], 2),
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("optuna", "mlflow", "sqlalchemy")},
-            },
-            "rows": results,
-        }
-        RESULT.write_text(json.dumps(measured, indent=1) + "\n")
+    machine = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("optuna", "mlflow", "sqlalchemy", "psycopg")},
+    }
+    _show(table(results))
+    RESULT.write_text(json.dumps({"machine": machine, "rows": results}, indent=1) + "\n")
     return int(ended != 0 or any(row["held"] == "broken" for row in results))
 
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))
+    sys.exit(main(sys.argv[1:]))

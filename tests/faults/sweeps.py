@@ -30,6 +30,8 @@ from tests.studies import synthetic_inputs
 
 NAME = "smoke"
 NOISE = 0.01
+# A sweep comes to its end by then, on a machine with much else to do.
+PATIENCE_SECONDS = 3600
 ENGINE = """\
 _target_: tests.faults.engines.Paced
 noise: {noise}
@@ -147,7 +149,7 @@ class Sweep:
     def run(self, code: int = 0) -> None:
         """From its start to its end."""
         with self.running() as process:
-            assert process.wait(600) == code, self.log
+            assert process.wait(PATIENCE_SECONDS) == code, self.log
 
     def study(self) -> StoredStudy:
         """As it is stored."""

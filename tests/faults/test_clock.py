@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.machine import Clock
-from tests.faults.sweeps import Outline, Sweep, stored_trials, tally, tracked
+from tests.faults.sweeps import PATIENCE_SECONDS, Outline, Sweep, stored_trials, tally, tracked
 
 
 @pytest.mark.faults
@@ -23,7 +23,7 @@ def test_a_clock_that_is_an_hour_off_changes_nothing(
         for hours in (1, -1):
             sweep.until_told(process, 6)
             clock.set(hours=hours)
-        assert process.wait(600) == 0, sweep.log
+        assert process.wait(PATIENCE_SECONDS) == 0, sweep.log
     begun = [trial.datetime_start for trial in stored_trials(sweep.storage)]
     hours = [(moment - begun[0]).total_seconds() / 3600 for moment in begun]
     assert max(hours) > 0.9, "an hour on"

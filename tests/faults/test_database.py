@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.sweeps import Outline, Sweep, tally, tracked
+from tests.faults.sweeps import PATIENCE_SECONDS, Outline, Sweep, tally, tracked
 from tests.postgres import Postgres, running
 
 AWAY_SECONDS = 30
@@ -37,7 +37,7 @@ def test_a_database_that_goes_down_is_waited_for_and_misses_nothing(
         before = len(sweep.told)
         postgres.start()
         seconds = sweep.until(process, lambda: len(sweep.told) > before)
-        assert process.wait(600) == 0, sweep.log
+        assert process.wait(PATIENCE_SECONDS) == 0, sweep.log
     assert "The study's database answers again" in sweep.log
     trials, runs = tally(sweep, undisturbed), tracked(sweep)
     tell_fault(injected=1, trials=trials, runs=runs, seconds=seconds)

@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.faults.machine import small_disk
-from tests.faults.sweeps import Outline, Sweep, tally, tracked
+from tests.faults.sweeps import PATIENCE_SECONDS, Outline, Sweep, tally, tracked
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        pytest.param("everything", "ree space", marks=pytest.mark.slow),
-        pytest.param("checkpoints", "No space left on device", marks=pytest.mark.faults),
-        pytest.param("study", "database or disk is full. Free space", marks=pytest.mark.faults),
-        pytest.param("journal", "No space left on device", marks=pytest.mark.faults),
+        pytest.param("everything", "ree space", id="everything"),
+        pytest.param("checkpoints", "No space left on device", id="checkpoints"),
+        pytest.param("study", "database or disk is full. Free space", id="study"),
+        pytest.param("journal", "No space left on device", id="journal"),
     ],
 )
 def test_a_full_disk_is_told_and_the_same_command_goes_on_once_there_is_room(
@@ -42,7 +43,7 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_once_there_is_room(
         with sweep.running() as process:
             sweep.until_told(process, 3)
             disk.fill()
-            assert process.wait(120) == 2, sweep.log
+            assert process.wait(PATIENCE_SECONDS) == 2, sweep.log
         assert said in sweep.log
         assert "Traceback" not in sweep.log
         with closing(sqlite3.connect(sweep.storage.removeprefix("sqlite:///"))) as study:
@@ -50,7 +51,7 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_once_there_is_room(
         disk.enlarge(512)
         with sweep.running() as process:
             seconds = sweep.until_told(process, 1)
-            assert process.wait(600) == 0, sweep.log
+            assert process.wait(PATIENCE_SECONDS) == 0, sweep.log
         trials, runs = tally(sweep, undisturbed), tracked(sweep)
         tell_fault(injected=1, trials=trials, runs=runs, seconds=seconds)
         assert (trials.lost, trials.doubled) == (0, 0)

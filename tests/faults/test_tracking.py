@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.sweeps import Outline, Sweep, tally, tracked
+from tests.faults.sweeps import PATIENCE_SECONDS, Outline, Sweep, tally, tracked
 from tests.tracking.server import Server
 
 pytestmark = pytest.mark.faults
@@ -39,7 +39,7 @@ def test_a_server_that_is_away_for_half_a_minute_misses_nothing(
         heard = len(sweep.told)
         server.start()
         seconds = sweep.until(process, lambda: "answers again and holds everything" in sweep.log)
-        assert process.wait(600) == 0, sweep.log
+        assert process.wait(PATIENCE_SECONDS) == 0, sweep.log
     assert heard > 6, "the search went on meanwhile"
     trials, runs = tally(sweep, undisturbed), tracked(sweep)
     tell_fault(injected=1, trials=trials, runs=runs, seconds=seconds)
@@ -54,7 +54,7 @@ def test_a_server_that_stays_away_stops_nothing_and_gets_everything_later(
     with sweep.running() as process:
         sweep.until_told(process, 3)
         server.kill()
-        assert process.wait(600) == 0, sweep.log
+        assert process.wait(PATIENCE_SECONDS) == 0, sweep.log
     assert "run the same command again" in sweep.log
     server.start()
     sweep.run()
