@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -98,7 +98,8 @@ class Pipeline:
             study.note("asked", asdict(self._asked(record)))
             tracker = self._open_tracker(record, study)
             log_audit(checked, tracker, assembly.folder)
-            with closing(assembly.backend), tracker:
+            with closing(assembly.backend), tracker, ExitStack() as ending:
+                ending.callback(lambda: log_spent(study.plan.bounds, study.spent, tracker))
                 goal = yardstick.goal
                 study.note("goal", asdict(goal))
                 tell_goal(self._told, goal)
@@ -299,7 +300,6 @@ class Pipeline:
         study.note("handed", asdict(handed))
         study.keep_spent()
         stored = read_study(self._storage, config.experiment)
-        log_spent(stored.bounds, stored.spent, tracker)
         report = write_report(stored, effects, assembly.folder)
         tracker.log_file(report)
         tracker.describe(as_markdown(stored, effects))

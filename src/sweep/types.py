@@ -424,8 +424,8 @@ class Engine(Protocol):
 class Backend(Protocol):
     """Says where engines run: this process, one process per device, or a cluster.
 
-    devices: of each worker, how many it holds from the first run until `close`, whether it trains or waits;
-    without a GPU it counts as one. What is spent is counted by them.
+    devices: of each worker, how many it holds, whether it trains or waits; without a GPU it counts as one.
+    Known before the first run, if nothing fails; what is spent is counted by them.
     """
 
     @property

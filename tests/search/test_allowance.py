@@ -205,6 +205,21 @@ class TestSearch:
         assert more.spent.seconds == pytest.approx(2 * SEARCH_SHARE * 3600, abs=288)
         assert more.fingerprint == first.fingerprint
 
+    def test_what_is_left_is_shared_by_the_devices_held_now(self) -> None:
+        clock, devices = Clock(), [1]
+        study = open_study(clock=clock, bounds=budget(gpu_hours=1.0).bounds, devices=devices)
+        clock.now = 880.0
+        assert study.seconds_left == 2000.0
+        devices[:] = [2, 2]
+        assert study.seconds_left == 500.0
+        clock.now += 250.0
+        assert study.seconds_left == 250.0
+        assert study.spent == (1130.0, 880.0 + 4 * 250.0)
+        devices.clear()
+        clock.now += 1000.0
+        assert study.seconds_left == 1000.0, "as if there was one again"
+        assert study.spent == (2130.0, 1880.0), "and none is paid for"
+
     def test_of_several_workers_each_is_paid_for_busy_or_idle(self, tmp_path: Path) -> None:
         ticks = itertools.count()
         storage = InMemoryStorage()

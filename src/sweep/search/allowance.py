@@ -47,7 +47,7 @@ class Bound(NamedTuple):
 
     def seconds_left(self, spent: Spent, *, devices: int, share: float = 1.0) -> float:
         """Until so many devices have used up that share of it; negative where more was used."""
-        rate = self.per_second + max(devices, 1) * self.per_device_second
+        rate = self.per_second + devices * self.per_device_second
         return (share * self.most - self.used(spent)) / rate
 
 
@@ -126,7 +126,7 @@ class Account:
         self._read_at = clock()
 
     def spent(self) -> Spent:
-        """Up to now. Devices that came or went since the last reading count as if it was at that time."""
+        """Up to now. Devices that came or went since the last reading count as if they did so then."""
         now = self._clock()
         passed, self._read_at = now - self._read_at, now
         self._spent = Spent(

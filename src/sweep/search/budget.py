@@ -77,8 +77,7 @@ def _others(standings: Sequence[Standing]) -> list[Standing]:
 
 
 def _seconds_for(examples: Sequence[int], standings: Sequence[Standing], workers: int) -> float:
-    """What trials with so many examples each take at the rate so far, evaluation included; 0 before the first
-    report."""
+    """What trials with so many each take at the rate so far, scoring included; 0 before the first report."""
     trained = sum(s.reached for s in standings)
     seconds = sum(report.seconds for s in standings for report in s.reports)
     return seconds / trained * spread(sum(examples), max(examples), workers=workers) if trained else 0.0

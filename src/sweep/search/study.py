@@ -131,8 +131,8 @@ class Study:
 
     @property
     def devices(self) -> Sequence[int]:
-        """Of each worker, how many it holds now."""
-        return self._devices()
+        """Of each worker, how many it holds now; one at least, for without any nothing would be reckoned."""
+        return self._devices() or (1,)
 
     @property
     def spent(self) -> Spent:
