@@ -81,7 +81,6 @@ PLAN = Plan(
     seed=0,
     base="none",
     trials=TRIALS,
-    seconds=None,
     train_rows=288,
     evaluation=View("validation", 24),
     fingerprint={},

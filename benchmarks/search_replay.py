@@ -290,7 +290,6 @@ def plan(table: Table, *, seed: int, trials: int) -> Plan:
         seed=seed,
         base="recorded",
         trials=trials,
-        seconds=None,
         train_rows=table.horizon,
         evaluation=View("validation"),
         fingerprint={},

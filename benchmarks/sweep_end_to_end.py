@@ -152,7 +152,6 @@ def ours(task: Task, data: DataSet, seed: int, trace: Trace, *, scheduler: Sched
         seed=seed,
         base=task.model.identity,
         trials=task.trials,
-        seconds=None,
         train_rows=task.horizon,
         evaluation=EVALUATION,
         fingerprint={},

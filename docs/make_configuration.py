@@ -17,7 +17,7 @@ from typing import NamedTuple, get_type_hints
 import yaml
 
 from sweep.composition import purpose
-from sweep.config import Budget, Config, Evaluation
+from sweep.config import Config, Evaluation
 from sweep.data.audit.audit import Audit, Limits
 from sweep.data.folds import Validation
 from sweep.data.source import DataSource, SplitShares
@@ -25,6 +25,7 @@ from sweep.evaluation.guards import Guards
 from sweep.grammar import spell_out
 from sweep.paths import packaged_root
 from sweep.schema import in_words
+from sweep.search.allowance import Budget
 from sweep.search.caps import SmallData
 from sweep.search.space import Space
 from sweep.stages.finalists import Confirm

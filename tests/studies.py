@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from sweep.backends.inline import Inline
+from sweep.backends.metered import Metered
 from sweep.data.split import DataSet
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import RandomLlama
 from sweep.engines.synthetic import Synthetic
+from sweep.search.allowance import Bound, Budget
 from sweep.search.loop import search
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Asha, Scheduler
@@ -37,11 +40,21 @@ PLAN = Plan(
     seed=0,
     base="none",
     trials=12,
-    seconds=None,
     train_rows=288,
     evaluation=View("validation", 32),
     fingerprint={"data": "a"},
 )
+
+
+def minutes(most: float) -> tuple[Bound, ...]:
+    """The bounds of a budget of so many."""
+    return budget(minutes=most).bounds
+
+
+def budget(**given: Any) -> Budget:
+    """One without limits but those given."""
+    unlimited = dict.fromkeys(("minutes", "gpu_hours", "cost", "price_per_device_hour"))
+    return Budget(**{"trials": 12, **unlimited, "currency": "EUR", **given})
 
 
 def random_sampler(seed: int) -> optuna.samplers.BaseSampler:
@@ -52,16 +65,17 @@ def open_study(
     storage: BaseStorage | None = None,
     scheduler: Scheduler | None = None,
     sampler: Callable[[int], optuna.samplers.BaseSampler] = random_sampler,
-    clock: Callable[[], float] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    devices: Sequence[int] = (1,),
     **plan: Any,
 ) -> Study:
-    options = {} if clock is None else {"clock": clock}
     return Study(
         replace(PLAN, **plan),
         storage=storage or InMemoryStorage(),
         sampler=sampler,
         scheduler=scheduler or Asha(eta=3, rungs=3),
-        **options,
+        clock=clock,
+        devices=lambda: devices,
     )
 
 
@@ -82,7 +96,7 @@ def synthetic_engine(folder: Path) -> Synthetic:
 
 def run_study(study: Study, engine: Synthetic, *observers: Observer) -> Study:
     """Search to the study's end, or until an observer raises."""
-    search(study, Inline(make_engine=lambda: engine), observers)
+    search(study, Metered(Inline(make_engine=lambda: engine), study.keep_spent), observers)
     return study
 
 

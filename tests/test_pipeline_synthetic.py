@@ -118,6 +118,8 @@ def test_a_sweep_leaves_its_results_and_a_second_start_changes_nothing(swept: st
     assert Pipeline(compose(SWEEP)).run() == 0
     assert outline("smoke") == trials
     same, same_nested = runs("smoke")
+    hours, more = (run.data.metrics.pop("device_hours") for run in (parent, same))
+    assert 0 < hours < more, "the machine was held once more"
     assert same.data.metrics == parent.data.metrics
     assert {r.info.run_id: r.data.metrics for r in same_nested} == {
         r.info.run_id: r.data.metrics for r in nested
@@ -183,6 +185,27 @@ def test_best_configuration_study_and_terminal_say_the_same_of_the_winner(swept:
     assert shipped == confirmation.judgement.verdict
     assert f"verdict  {best.decision}: {shipped.message}\n" in swept
     assert f"On {confirmation.winner.test.examples} test rows the loss of trial {best.trial} is " in swept  # type: ignore[union-attr]
+
+
+def test_a_budget_is_told_wherever_people_look(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["budget.gpu_hours=8", "budget.cost=40", "budget.price_per_device_hour=2.5", "budget.trials=2"]
+    given = [*SWEEP, "name=paid", "backend.workers=2", *asked]
+    assert Pipeline(compose(given)).run() == 0
+    told = capsys.readouterr().out
+    assert "; budget.gpu_hours stops it after 3.2 h" in told
+    assert "no GPU is seen here: each worker counts as one device, 2 in all" in told
+    study = read_study(open_stored("sqlite:///sweep.db"), "paid")
+    assert study.notes.budget == compose(given).budget
+    assert study.spent.device_seconds == pytest.approx(2 * study.spent.seconds)
+    shown, spent = runs("paid")[0].data.metrics, study.spent
+    assert 0 < shown["device_hours"] <= spent.device_hours
+    assert shown["cost"] == pytest.approx(2.5 * shown["device_hours"])
+    assert (shown["budget/gpu_hours"], shown["budget/cost"]) == (8.0, 40.0)
+    assert "0.0 of 40 EUR" in told.partition("\nspent  ")[2].splitlines()[0]
+    assert "0.0 of 40 EUR" in Path("runs/paid/report.html").read_text("utf-8")
+    assert run_reader("sweep.status", given, status) == 0
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("spent ")]
+    assert " of 8 GPU h, 0.0 of 40 EUR; left: " in line
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from sweep.composition import compose_plain, groups, purpose
 from sweep.errors import ConfigError, SpaceError
 from sweep.grammar import spell_out
 from sweep.schema import build, convert, nearest, require
+from sweep.search.allowance import Budget
 from sweep.targets import Target, read_target
 from sweep.types import Backend, Engine, Recipe
 from sweep.yardsticks import check_objective, read_baselines, read_metrics, read_objective, read_scorers
@@ -59,14 +60,6 @@ _KEYS = (
     "best",
     "recipe_from",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a search may spend. trials: in all, resumed ones included. minutes: of wall clock, or no limit."""
-
-    trials: int
-    minutes: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +302,7 @@ def _check_top(node: Mapping[str, object]) -> None:
 
 
 def _check_ranges(config: _Plain) -> None:
-    rows, least, minutes = config.evaluation.rows, config.evaluation.least_rows, config.budget.minutes
+    rows, least = config.evaluation.rows, config.evaluation.least_rows
     reply = config.evaluation.reply_tokens
     named = re.fullmatch(r"[A-Za-z0-9_.-]+", config.experiment) and config.experiment.strip(".")
     folder = Path(config.output).expanduser().resolve()
@@ -317,8 +310,6 @@ def _check_ranges(config: _Plain) -> None:
     claims: list[tuple[str, object, object, str]] = [
         ("name", config.experiment, named, "letters, digits, `_`, `.` and `-` only"),
         ("seed", config.seed, config.seed >= 0, "at least 0"),
-        ("budget.trials", config.budget.trials, config.budget.trials >= 1, "at least 1"),
-        ("budget.minutes", minutes, minutes is None or minutes > 0, "above 0, or null for no limit"),
         ("evaluation.rows", rows, rows is None or rows >= 1, "at least 1, or null for all"),
         ("evaluation.least_rows", least, least >= 1, "at least 1"),
         ("evaluation.reply_tokens", reply, reply >= 1, "at least 1"),

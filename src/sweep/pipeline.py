@@ -6,8 +6,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import closing
-from dataclasses import asdict
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from sweep.analysis.effects import effects_of
@@ -20,6 +20,8 @@ from sweep.assembly import (
     record_of,
     yardstick_of,
 )
+from sweep.backends.devices import visible_gpus
+from sweep.backends.metered import Metered
 from sweep.commands import interruptible
 from sweep.config import Config
 from sweep.data.audit.finding import Audited
@@ -42,6 +44,8 @@ from sweep.reporting.console import (
 from sweep.reporting.html import write_report
 from sweep.reporting.live import Scoreboard, duration
 from sweep.reporting.markdown import as_markdown
+from sweep.reporting.spending import spent_of, total_of
+from sweep.search.allowance import seconds_left
 from sweep.search.caps import capped, offer
 from sweep.search.lock import only_writer
 from sweep.search.loop import search
@@ -51,7 +55,7 @@ from sweep.search.plan import Plan
 from sweep.search.storage import open_storage
 from sweep.search.stored import StoredStudy, read_study
 from sweep.search.study import Study
-from sweep.stages.analyse import log_effects, log_trades
+from sweep.stages.analyse import log_effects, log_spent, log_trades
 from sweep.stages.audit import log_audit, require_fit
 from sweep.stages.baselines import Baselines, Tried, log_baselines
 from sweep.stages.confirm import Confirmed, confirm, finalists_of, log_confirmed, simpler_from
@@ -64,9 +68,6 @@ from sweep.tracking.best import training_command
 from sweep.tracking.mlflow import Tracker
 from sweep.tracking.record import SweepRecord
 from sweep.types import SPLITS, BestConfig, Score, Standing, View
-
-# Of the minutes given; the rest is for what follows the search.
-_SEARCH_SHARE = 0.8
 
 
 class Pipeline:
@@ -97,12 +98,15 @@ class Pipeline:
             tell_audit(self._told, checked)
             yardstick = yardstick_of(assembly)
             study = self._open_study(assembly, yardstick)
+            assembly = replace(assembly, backend=Metered(assembly.backend, study.keep_spent))
             study.note("audit", checked.as_json())
+            study.note("budget", asdict(config.budget))
             record = self._record(assembly, study)
             study.note("asked", asdict(self._asked(record)))
             tracker = self._open_tracker(record, study)
             log_audit(checked, tracker, assembly.folder)
-            with closing(assembly.backend), tracker:
+            with closing(assembly.backend), tracker, ExitStack() as ending:
+                ending.callback(lambda: log_spent(study.plan.bounds, study.spent, tracker))
                 goal = yardstick.goal
                 study.note("goal", asdict(goal))
                 tell_goal(self._told, goal)
@@ -127,7 +131,7 @@ class Pipeline:
 
     def _open_study(self, assembly: Assembly, yardstick: Yardstick) -> Study:
         config, data, folds = self._config, assembly.data, self._config.validation.folds
-        minutes, train_rows = config.budget.minutes, len(data.examples["train"])
+        train_rows = len(data.examples["train"])
         available = max(Counter(data.folds.values()).values()) if folds else len(data.examples["validation"])
         asked = capped(config.space, config.recipe, train_rows=train_rows, small=config.small_data)
         for note in asked.notes:
@@ -142,7 +146,6 @@ class Pipeline:
             seed=config.seed,
             base=assembly.model.identity,
             trials=config.budget.trials,
-            seconds=minutes * 60 * _SEARCH_SHARE if minutes else None,
             train_rows=train_rows,
             evaluation=View("validation", min(config.evaluation.rows or available, available)),
             least_rows=config.evaluation.least_rows,
@@ -152,12 +155,14 @@ class Pipeline:
             guards=config.guards,
             folds=folds,
             aimed_by=yardstick if yardstick.aims else None,
+            bounds=config.budget.bounds,
         )
         return Study(
             plan,
             storage=self._storage,
             sampler=lambda seed: config.sampler.build(seed=seed),
             scheduler=config.scheduler.build(),
+            devices=lambda: assembly.backend.devices,
         )
 
     def _record(self, assembly: Assembly, study: Study) -> SweepRecord:
@@ -212,6 +217,9 @@ class Pipeline:
             f"{assembly.model.identity}: validation loss {report.validation_loss:.4f} before any training",
         )
         self._told.stage("search", expectation(study, report))
+        if any(bound.per_device_second for bound in study.plan.bounds) and not visible_gpus():
+            counted = sum(study.devices)
+            self._told.more(f"no GPU is seen here: each worker counts as one device, {counted} in all")
 
     def _search(self, assembly: Assembly, study: Study, tracker: Tracker) -> None:
         board = Scoreboard(
@@ -220,7 +228,8 @@ class Pipeline:
             names=study.plan.space.names,
             trials=study.plan.trials,
             examples=study.expected_examples,
-            seconds_left=lambda: (study.plan.seconds or math.inf) - study.seconds_spent,
+            seconds_left=lambda: study.seconds_left,
+            spent=lambda: spent_of(study.plan.bounds, study.spent),
         )
 
         def stop() -> None:
@@ -230,6 +239,7 @@ class Pipeline:
         with interruptible(stop), board:
             search(study, assembly.backend, [tracker, board])
         tracker.sync(study.standings)
+        log_spent(study.plan.bounds, study.spent, tracker)
         tell_refusal(self._told, study.standings)
         tell_trades(self._told, study.standings, study.plan.space.names)
 
@@ -258,6 +268,8 @@ class Pipeline:
             [study.standing(trial) for trial in again],
             seeds=asked.seeds,
             rows=self._confirm_rows(baselines),
+            workers=len(study.devices),
+            seconds_left=self._seconds_to_confirm(study),
         )
         confirmed = confirm(finals, baselines, tried, guards=self._config.guards)
         study.note("confirmation", asdict(confirmed.confirmation))
@@ -265,6 +277,12 @@ class Pipeline:
         log_confirmed(confirmed, tracker)
         tell_confirmation(self._told, confirmed.confirmation, baselines.yardstick.goal)
         return confirmed
+
+    def _seconds_to_confirm(self, study: Study) -> float:
+        """Until the budget is used up; infinite where an earlier start has done it."""
+        if read_study(self._storage, study.plan.name).confirmation:
+            return math.inf
+        return seconds_left(study.plan.bounds, study.spent, devices=sum(study.devices), share=1.0)
 
     def _conclude(
         self, assembly: Assembly, study: Study, confirmed: Confirmed, checked: Audited, tracker: Tracker
@@ -292,6 +310,7 @@ class Pipeline:
             next=training_command(config.overrides, published.path.stem),
         )
         study.note("handed", asdict(handed))
+        study.keep_spent()
         stored = read_study(self._storage, config.experiment)
         report = write_report(stored, effects, assembly.folder)
         tracker.log_file(report)
@@ -345,6 +364,7 @@ class Pipeline:
             self._told.more(notice)
         tell_comparison(self._told, study)
         self._told.say(f"done in {duration(time.monotonic() - self._begun)}")
+        self._told.say(f"spent  {total_of(study.bounds, study.spent)} in all")
         self._told.say(f"report {report}")
         self._told.say(f"look   {handed.look}")
         self._told.say(f"next   {handed.next}")
@@ -359,7 +379,7 @@ def _no_result(study: Study) -> str:
             *(f"  {reason}" for reason in reasons),
             "Mend the cause, then search anew beside it with "
             f"name={name}_2, or go on with more trials (budget.trials, now {study.plan.trials}) and, if time "
-            "ran out, more minutes (budget.minutes).",
+            "ran out, more of what did (budget.minutes, budget.gpu_hours, budget.cost).",
         ]
     )
 

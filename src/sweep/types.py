@@ -422,7 +422,14 @@ class Engine(Protocol):
 
 
 class Backend(Protocol):
-    """Says where engines run: this process, one process per device, or a cluster."""
+    """Says where engines run: this process, one process per device, or a cluster.
+
+    devices: of each worker, how many it holds, whether it trains or waits; without a GPU it counts as one.
+    Known before the first run, if nothing fails; what is spent is counted by them.
+    """
+
+    @property
+    def devices(self) -> Sequence[int]: ...
 
     def run(self, source: Source) -> Iterator[Progress | Report]: ...
 

@@ -77,6 +77,13 @@ class BackendContract:
         assert len(again) == 6
         assert len(noted(tmp_path, "engines")) <= self.engines
 
+    def test_each_worker_holds_a_device_before_and_after_its_first_job(self, backend: Backend) -> None:
+        before = tuple(backend.devices)
+        assert len(before) == self.engines
+        assert all(held >= 1 for held in before)
+        run_jobs(JOBS, backend)
+        assert tuple(backend.devices) == before
+
     def test_a_run_without_jobs_ends(self, backend: Backend) -> None:
         assert list(backend.run(Jobs([]))) == []
 

@@ -34,6 +34,7 @@ def board(console: Console, *standings: Standing) -> Scoreboard:
         trials=len(standings),
         examples=200,
         seconds_left=lambda: math.inf,
+        spent=str,
     )
 
 
@@ -120,6 +121,7 @@ def test_the_time_left_never_exceeds_the_budget(monkeypatch: pytest.MonkeyPatch)
         trials=1,
         examples=200,
         seconds_left=lambda: 42.0,
+        spent=str,
     )
     lines.log(progress("0", 32))
     shown.put(standing("0", {32: 2.0}))

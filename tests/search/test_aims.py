@@ -278,7 +278,7 @@ def test_an_interrupted_trial_goes_on_and_is_no_hindrance(ranked: Ranked) -> Non
     study = several(storage, trials=12, sampler=SAMPLERS["tpe"])
     job = study.next(Capacity())
     assert isinstance(job, Job)
-    again = several(storage, trials=12, sampler=SAMPLERS["tpe"], seconds=1e9)
+    again = several(storage, trials=12, sampler=SAMPLERS["tpe"])
     waiting = again.standing(job.trial.id)
     assert waiting.state == "paused"
     again._again.clear()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from sweep.search.budget import may_advance, may_start
+import heapq
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep.search.budget import may_advance, may_start, spread
 from sweep.search.standings import Standings
 from tests.studies import standing
 
@@ -49,3 +55,36 @@ def test_who_is_only_scored_again_is_owed_nothing_and_may_go_on() -> None:
     for seconds, allowed in ((63 * rate, False), (65 * rate, True)):
         assert may_advance(paused, all_of_them, ladder, stop=96, seconds_left=seconds) is allowed
     assert may_advance(again, all_of_them, ladder, stop=32, seconds_left=0.0)
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=12), st.integers(1, 5))
+def test_whatever_the_order_workers_are_done_by_the_time_that_is_reckoned(
+    parts: list[int], workers: int
+) -> None:
+    free = [0] * workers
+    for part in parts:
+        heapq.heappush(free, heapq.heappop(free) + part)
+    reckoned = spread(sum(parts), max(parts), workers=workers)
+    assert max(sum(parts) / workers, max(parts)) - 1e-9 <= max(free) <= reckoned + 1e-9
+    assert spread(sum(parts), max(parts), workers=1) == sum(parts)
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 256 + 64 + 64), (2, 256 + 64), (4, 256 + 32)])
+def test_what_is_owed_is_trained_by_all_workers_at_once_but_a_trial_by_one(
+    workers: int, seconds: float
+) -> None:
+    """The defaults lack 256 examples, one trial 64 to its rung, and another as many; a second each."""
+    defaults = standing(0, {32: 2.0}, seconds=32.0)
+    winner = standing(1, {32: 1.5, 288: 1.4}, "complete", seconds=288.0)
+    out = standing(2, {32: 1.6}, "running", seconds=32.0)
+    paused = standing(3, {32: 1.6}, seconds=32.0)
+    all_of_them, ladder = [defaults, winner, out, paused], (32, 96, 288)
+    # A new trial is owed 32 more of its own, and the paused one nothing.
+    starts = 256 + (64 + 32) / workers
+    for more, allowed in ((-1, False), (1, True)):
+        assert allowed is may_advance(
+            paused, all_of_them, ladder, stop=96, seconds_left=seconds + more, workers=workers
+        )
+        assert allowed is may_start(
+            all_of_them, ladder, trials=9, seconds_left=starts + more, workers=workers
+        )

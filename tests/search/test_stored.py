@@ -19,7 +19,7 @@ from sweep.search.stored import read_study
 from sweep.search.study import Study
 from sweep.types import Capacity, Job, Limit
 from tests.confirmations import confirmation
-from tests.studies import PLAN, SPACE, open_study
+from tests.studies import PLAN, SPACE, budget, open_study
 
 Run = Callable[..., Study]
 
@@ -57,14 +57,15 @@ HANDED = Handed(
 
 def test_a_reader_sees_what_the_driver_knows(run: Run) -> None:
     storage = InMemoryStorage()
-    study = run(open_study(storage, seconds=3600.0))
+    study = run(open_study(storage, devices=(2, 1)))
     stored = read_study(storage, PLAN.name)
     assert stored.standings == tuple(study.standings)
     assert stored.best == study.best
     assert (stored.ladder, stored.examples) == (study.ladder, study.expected_examples)
-    assert (stored.trials, stored.seconds, stored.seed) == (PLAN.trials, 3600.0, PLAN.seed)
+    assert (stored.trials, stored.devices, stored.seed) == (PLAN.trials, 3, PLAN.seed)
     assert stored.space.to_mapping() == SPACE.to_mapping()
-    assert 0 < stored.seconds_spent <= study.seconds_spent
+    assert 0 < stored.seconds_spent == study.seconds_spent < stored.spent.seconds
+    assert stored.spent.device_seconds == pytest.approx(3 * stored.spent.seconds)
 
 
 def test_a_trial_whose_job_is_out_runs() -> None:
@@ -121,12 +122,14 @@ def test_notes_come_back_as_they_were(tmp_path: Path) -> None:
     study.note("audit", audited.as_json())
     study.note("baselines", {"found": [asdict(one) for one in found.baselines]})
     study.note("base_loss", 4.2)
+    study.note("budget", asdict(budget(cost=20.0, price_per_device_hour=2.5)))
     study.note("goal", asdict(GOAL))
     study.note("confirmation", asdict(found))
     study.note("handed", asdict(HANDED))
     assert read_study(open_stored(url), PLAN.name).notes == Notes(
         asked=ASKED,
         audit=audited,
+        budget=budget(cost=20.0, price_per_device_hour=2.5),
         baselines=found.baselines,
         base_loss=4.2,
         goal=GOAL,

@@ -14,19 +14,21 @@ from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
+from sweep.backends.metered import KEEP_SECONDS
 from sweep.engines import checkpoint
 from sweep.engines.synthetic import Synthetic
 from sweep.errors import StudyError
+from sweep.search.allowance import SEARCH_SHARE
 from sweep.search.loop import Jobs
 from sweep.search.scheduler import Full, Pruned
 from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned, open_storage
 from sweep.search.stored import read_study
-from sweep.search.study import KEEP_SECONDS, Study
+from sweep.search.study import Study
 from sweep.types import Capacity, Done, Job, Progress, Report, View
 from tests.recipes import DEFAULTS
 from tests.search.dying import Killed, survived
-from tests.studies import PLAN, open_study
+from tests.studies import PLAN, minutes, open_study
 
 Run = Callable[..., Study]
 
@@ -254,7 +256,7 @@ def test_a_name_without_trials_may_be_used_for_another_search() -> None:
 
 def test_trial_0_is_trained_even_when_the_time_is_gone(run: Run) -> None:
     now = iter(range(0, 10**9, 1000))
-    study = run(open_study(seconds=1.0, clock=lambda: float(next(now))))
+    study = run(open_study(bounds=minutes(1), clock=lambda: float(next(now))))
     assert study.standing("0").state == "complete"
 
 
@@ -352,7 +354,8 @@ def test_searched_epochs_end_trials_at_their_own_horizon(run: Run) -> None:
 
 def test_out_of_time_starts_nothing_more_but_still_lands_a_winner(run: Run) -> None:
     now = iter(range(10**6))
-    study = run(open_study(trials=1000, seconds=200.0, clock=lambda: float(next(now))))
+    bounds = minutes(200 / 60 / SEARCH_SHARE)
+    study = run(open_study(trials=1000, bounds=bounds, clock=lambda: float(next(now))))
     assert 2 <= len(study.standings) < 1000
     assert study.best is not None
     assert any(s.state == "complete" and s.trial.number != 0 for s in study.standings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from sweep.backends.devices import visible_gpus
 from sweep.backends.inline import Inline
@@ -35,6 +35,10 @@ class Auto:
             silent_seconds=silent_seconds,
             deaths=deaths,
         )
+
+    @property
+    def devices(self) -> Sequence[int]:
+        return self._chosen.devices
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         return self._chosen.run(source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from sweep.types import Engine, Progress, Report, Source
 
@@ -13,6 +13,10 @@ class Inline:
     def __init__(self, *, make_engine: Callable[[], Engine]) -> None:
         self._make_engine = make_engine
         self._engine: Engine | None = None
+
+    @property
+    def devices(self) -> Sequence[int]:
+        return (1,)
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         if self._engine is None:

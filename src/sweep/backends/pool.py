@@ -8,7 +8,7 @@ import os
 import pickle
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -66,6 +66,10 @@ class Pool:
         self._failed_starts: Counter[str] = Counter()
         self._done = False
         self._asks_again_at = -math.inf
+
+    @property
+    def devices(self) -> Sequence[int]:
+        return (1,) * len(self._seats)
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         self._done, self._asks_again_at = False, -math.inf

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import NamedTuple
 
@@ -38,6 +38,10 @@ class Simulated:
         self._workers = [_Worker(str(number), make_engine) for number in range(workers)]
         self._seconds = seconds
         self._clock = clock
+
+    @property
+    def devices(self) -> Sequence[int]:
+        return (1,) * len(self._workers)
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         # Numbered, so that of two events at one time the first one known comes first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,9 +24,11 @@ from sweep.reporting.live import (
     progress_of,
     standings_table,
 )
+from sweep.reporting.spending import left_of, total_of
 from sweep.reporting.story import goal_sentences
 from sweep.reporting.summary import comparison_of, failure_of, measured_of, refusal_of, scored, word_of
 from sweep.reporting.trades import front_headings, front_rows, trade_sentences
+from sweep.search.allowance import seconds_left
 from sweep.search.standings import Standings
 from sweep.search.stored import StoredStudy
 from sweep.types import Score, Standing
@@ -141,17 +144,28 @@ def tell_refusal(told: Transcript, standings: Sequence[Standing]) -> None:
 
 
 def tell_confirmation_begin(
-    told: Transcript, finalists: Sequence[Standing], *, seeds: int, rows: int
+    told: Transcript,
+    finalists: Sequence[Standing],
+    *,
+    seeds: int,
+    rows: int,
+    workers: int = 1,
+    seconds_left: float = math.inf,
 ) -> None:
-    """Who is trained again, and about how long that takes, by what such a training took in the search."""
+    """Who is trained again, and about how long that takes, by what such a training took in the search.
+
+    seconds_left: of the budget; it is said where that is less.
+    """
     # A cross-validation trains on each row in all folds but one.
     times = [sum(report.seconds for report in one.reports) / ((one.folds or 2) - 1) for one in finalists]
     trials = [one.trial.id for one in finalists if one.trial.number != 0]
+    seconds = max(times) * math.ceil(len(times) * seeds / workers)
+    beyond = f", more than the {duration(max(seconds_left, 0))} that the budget leaves"
     besides = f" and trial {' and trial '.join(trials)}" if trials else ""
     told.stage(
         "confirm",
         f"the defaults{besides} are trained again, each with {seeds} fresh seeds, and judged on {rows} rows "
-        f"that the search never saw; about {duration(max(times) * len(times) * seeds)}",
+        f"that the search never saw; about {duration(seconds)}{beyond if seconds > seconds_left else ''}",
     )
 
 
@@ -205,8 +219,9 @@ def tell_status(told: Transcript, study: StoredStudy, *, driver: str | None) -> 
     if best := standings.ahead:
         so_far = "" if study.over else " so far"
         told.more(f"{leading(best, when=so_far)} ({named(best)}) {progress_of(best)}")
-    bound = f" of {duration(study.seconds)}" if study.seconds else ""
-    told.stage("time", f"{duration(study.seconds_spent)}{bound} of search spent{_outlook(study, driver)}")
+    told.stage("time", f"{duration(study.seconds_spent)} of search spent{_outlook(study, driver)}")
+    left = f"; left: {left_of(study.bounds, study.spent)}" if study.bounds else ""
+    told.stage("spent", f"{total_of(study.bounds, study.spent)}{left}")
     if standings:
         told.console.print()
         told.console.print(standings_table(standings, study.names, {}))
@@ -231,7 +246,6 @@ def _outlook(study: StoredStudy, driver: str | None) -> str:
         return ""
     rest = examples_left(len(study.standings), trained, trials=study.trials, examples=study.examples)
     left = rest * study.seconds_spent / trained
-    if study.seconds:
-        left = min(left, max(study.seconds - study.seconds_spent, 0))
+    left = min(left, max(seconds_left(study.bounds, study.spent, devices=study.devices), 0))
     newest = max(report.ended_ms for standing in study.standings for report in standing.reports)
     return f", about {duration(left)} left; last report {duration(time.time() - newest / 1000)} ago"

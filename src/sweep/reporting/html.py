@@ -23,6 +23,7 @@ from sweep.reporting.curves import curves_figure
 from sweep.reporting.live import duration
 from sweep.reporting.parallel import parallel_figure
 from sweep.reporting.plots import importance_figure, interaction_figure, surface_figure
+from sweep.reporting.spending import budget_of, hours_of, used_of
 from sweep.reporting.steps import steps_of
 from sweep.reporting.story import (
     baselines_of,
@@ -162,8 +163,13 @@ def _tiles(study: StoredStudy, table: pd.DataFrame) -> list[tuple[str, str, str]
             0, ("validation loss" if best.aims else "best validation loss", f"{best.loss:.3f}", below)
         )
     tokens = int(table["tokens"].sum())
-    bound = f"of {duration(study.seconds)} for searching" if study.seconds else "no limit was given"
-    tiles.append(("time of the search", duration(study.seconds_spent), bound))
+    used = used_of(study.bounds, study.spent)
+    whole = used.get("minutes", duration(study.spent.seconds))
+    tiles.append(("time of the search", duration(study.seconds_spent), f"{whole} for the whole sweep"))
+    hours, _, limit = used.get("gpu_hours", hours_of(study.spent)).partition(" of ")
+    limits = [f"of {limit}"] if limit else []
+    limits += [used["cost"]] if "cost" in used else []
+    tiles.append(("device hours", hours, "; ".join(limits) or "no limit was given"))
     tiles.append(("tokens trained", f"{tokens:,}", f"in {int(table['examples_seen'].sum()):,} examples"))
     return tiles
 
@@ -203,10 +209,9 @@ def _facts(study: StoredStudy) -> list[tuple[str, str]]:
             ("sampler", asked.sampler),
             ("scheduler", asked.scheduler),
         ]
-    limit = f", {duration(study.seconds)} of search" if study.seconds else ""
     facts += [
         ("folds" if study.folds else "rungs", _judged(study)),
-        ("budget", f"{study.trials} trials{limit}"),
+        ("budget", budget_of(study)),
         ("seed", str(study.seed)),
     ]
     if asked is not None:

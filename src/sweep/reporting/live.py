@@ -23,7 +23,7 @@ class Scoreboard:
     """An observer that shows where the trials stand; on a terminal the newest, from another thread.
 
     names: the searched parameters. trials, examples: expected of the whole search. seconds_left: of
-    the time budget, infinite without one.
+    the budget, infinite without one. spent: of it, in words, empty without one.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Scoreboard:
         trials: int,
         examples: int,
         seconds_left: Callable[[], float],
+        spent: Callable[[], str],
     ) -> None:
         self._console = console
         self._standings = standings
@@ -42,6 +43,7 @@ class Scoreboard:
         self._trials = trials
         self._examples = examples
         self._seconds_left = seconds_left
+        self._spent = spent
         self._begun = time.monotonic()
         self._tokens = 0
         self._trained = 0
@@ -78,13 +80,17 @@ class Scoreboard:
             reached = f"fold {len(standing.values) + (report.state != 'reached')} of {standing.folds}"
         outcome = f"{reached}  {result:<12} {standing.state:<9}"
         fails = f"  {failing(standing)}" if standing.broken else ""
-        return f"  trial {report.trial:>3} {outcome} {parameters}{fails}  |  {self._summary()}"
+        summary = self._summary() + self._budget("  |  ")
+        return f"  trial {report.trial:>3} {outcome} {parameters}{fails}  |  {summary}"
 
     def _summary(self) -> str:
         seconds = max(time.monotonic() - self._begun, 1e-9)
         best = self._standings.ahead
         leader = f"{leading(best)} ({named(best)})  |  " if best else ""
         return f"{leader}{self._tokens / seconds:,.0f} tokens/s  |  {self._time_left(seconds)}"
+
+    def _budget(self, mark: str) -> str:
+        return f"{mark}{told} spent" if (told := self._spent()) else ""
 
     def _time_left(self, seconds: float) -> str:
         if not self._trained:
@@ -96,7 +102,8 @@ class Scoreboard:
 
     def _table(self) -> Table:
         table = standings_table(self._standings, self._names, self._latest, rows=_ROWS_SHOWN)
-        table.caption, table.caption_justify = self._summary(), "left"
+        # A line of its own: a narrow table would break it anywhere.
+        table.caption, table.caption_justify = self._summary() + self._budget("\n"), "left"
         return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sweep.analysis.effects import Effects
+from sweep.reporting.spending import total_of
 from sweep.reporting.steps import steps_of
 from sweep.reporting.story import baselines_of, data_sentence, goal_sentences
 from sweep.reporting.summary import comparison_of, measured_of, points_of, refusal_of, verdict_of
@@ -14,7 +15,7 @@ _FEW = ("way", "meets the goal")
 
 
 def as_markdown(study: StoredStudy, effects: Effects) -> str:
-    """Goal, decision, data, simpler ways, what to do next, what matters, best against defaults."""
+    """Goal, decision, data, simpler ways, what to do next, what matters, best against defaults, the cost."""
     verdict, notes, confirmation = verdict_of(study), study.notes, study.confirmation
     measured = measured_of(confirmation, notes.goal) if confirmation else []
     lines = [f"**{verdict.headline}** {' '.join([verdict.text, *measured])}"]
@@ -33,6 +34,7 @@ def as_markdown(study: StoredStudy, effects: Effects) -> str:
     if (rows := comparison_of(study)) and study.winner:
         lines += ["", f"| | best (trial {study.winner.trial.id}) | defaults (trial 0) |", "|---|---:|---:|"]
         lines += [f"| {' | '.join(row)} |" for row in rows]
+    lines += ["", f"Spent: {total_of(study.bounds, study.spent)}."]
     return "\n".join([*lines, "", "The whole report: `report.html` among the artifacts."])
 
 

@@ -21,9 +21,11 @@ from sweep.evaluation.metrics import LOSS, measured
 from sweep.types import Aimed, Metric, Recipe, Report, RowLoss, RowProbe, Standing, Trial, Verdict
 from sweep.types import TrialState as State
 
-# Of a study: what was planned, driver seconds over all starts, facts that stages keep.
+# Of a study: what was planned; over all starts the search's seconds, and what the whole sweep spent; facts
+# that stages keep.
 OUTLINE = "outline"
 SECONDS = "seconds"
+SPENT = "spent"
 NOTE = "note:"
 # Of a trial: its recipe, the job that is out, a state between rungs, how it ended badly; what its guards
 # found; its values by several aims; the state after an earlier rung, scored again because it is the one that

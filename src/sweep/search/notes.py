@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sweep.data.audit.finding import Audited, audited_of
 from sweep.evaluation.confirmation import Confirmation, Simpler, confirmation_of, simpler_of
 from sweep.evaluation.goal import Goal
+from sweep.search.allowance import Budget
 
 T = TypeVar("T")
 
@@ -57,10 +58,11 @@ class Handed:
 class Notes:
     """What stages found so far, None where one did not come to its end.
 
-    baselines: on confirm rows, best first. base_loss: before any training.
+    budget: of the latest start. baselines: on confirm rows, best first. base_loss: before any training.
     """
 
     asked: Asked | None
+    budget: Budget | None
     audit: Audited | None
     goal: Goal | None
     baselines: tuple[Simpler, ...] | None
@@ -76,6 +78,7 @@ def read_notes(kept: Mapping[str, Any]) -> Notes:
     """
     return Notes(
         asked=_read(_asked, kept.get("asked")),
+        budget=_read(lambda note: Budget(**note), kept.get("budget")),
         audit=_read(audited_of, kept.get("audit")),
         goal=_read(lambda note: Goal(**note), kept.get("goal")),
         baselines=_read(lambda note: tuple(map(simpler_of, note["found"])), kept.get("baselines")),

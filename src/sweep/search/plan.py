@@ -10,6 +10,7 @@ from typing import Protocol
 from sweep.evaluation.guards import Guards
 from sweep.evaluation.metrics import LOSS
 from sweep.evaluation.pareto import Aim
+from sweep.search.allowance import Bound
 from sweep.search.length import horizon_of
 from sweep.search.space import Space
 from sweep.types import Aimed, Asking, Metric, Probe, Recipe, Report, View
@@ -32,8 +33,8 @@ class AimedBy(Protocol):
 class Plan:
     """What is to be searched.
 
-    trials: total, failed ones and earlier starts included. seconds: of this study's driver, over
-    all starts, None for no bound. train_rows: size of the train split. evaluation: the rows that
+    trials: total, failed ones and earlier starts included. bounds: of what the sweep may spend in all, of
+    which the search takes `SEARCH_SHARE`. train_rows: size of the train split. evaluation: the rows that
     the last rung is judged on; least_rows: how many of them any rung is, None for all. fingerprint:
     named parts; a study is only continued when all agree. metrics: measured on the same rows beside
     the loss; a study may go on with others. judged_by: what rungs compare in the loss's place, a metric whose
@@ -48,7 +49,6 @@ class Plan:
     seed: int
     base: str
     trials: int
-    seconds: float | None
     train_rows: int
     evaluation: View
     fingerprint: Mapping[str, str]
@@ -58,6 +58,7 @@ class Plan:
     guards: Guards | None = None
     folds: int | None = None
     aimed_by: AimedBy | None = None
+    bounds: tuple[Bound, ...] = ()
 
     @property
     def views(self) -> tuple[View, ...]:

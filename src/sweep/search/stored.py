@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial
 from sweep.analysis.front import winner_of
 from sweep.errors import StudyError
 from sweep.evaluation.confirmation import Confirmation
-from sweep.search.entries import JOB, NOTE, OUTLINE, SECONDS, standing_of
+from sweep.search.allowance import Bound, Spent
+from sweep.search.entries import JOB, NOTE, OUTLINE, SECONDS, SPENT, standing_of
 from sweep.search.notes import Handed, Notes, read_notes
 from sweep.search.space import Space
 from sweep.types import Standing
@@ -24,10 +25,10 @@ Found = TypeVar("Found", Confirmation, Handed)
 class StoredStudy:
     """What was planned, and where every trial stands.
 
-    trials: to be run in all. examples: expected of all of them. seconds: the bound of
-    `seconds_spent`, driver time over all starts; None without one. ladder: examples seen at each
-    rung. judged_on: validation rows there, None for all. folds: that the rungs are, if they are such.
-    notes: what the stages found.
+    trials: to be run in all. examples: expected of all of them. seconds_spent: driver time of the search over
+    all starts. spent: by the sweep, also in other stages. devices: that it held at its latest start. ladder:
+    examples seen at each rung. judged_on: validation rows there, None for all. folds: that the rungs are, if
+    they are such. notes: what the stages found.
     """
 
     name: str
@@ -39,8 +40,9 @@ class StoredStudy:
     judged_on: tuple[int | None, ...]
     folds: int | None
     examples: int
-    seconds: float | None
     seconds_spent: float
+    spent: Spent
+    devices: int
     standings: tuple[Standing, ...]
     notes: Notes
 
@@ -48,6 +50,11 @@ class StoredStudy:
     def names(self) -> list[str]:
         """The searched fields of the recipe."""
         return self.space.names
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """Of what the sweep may spend."""
+        return self.notes.budget.bounds if self.notes.budget else ()
 
     @property
     def over(self) -> bool:
@@ -114,8 +121,9 @@ def read_study(storage: BaseStorage, name: str) -> StoredStudy:
         judged_on=tuple(outline["judged_on"]),
         folds=folds,
         examples=outline["examples"],
-        seconds=outline["seconds"],
         seconds_spent=attributes.get(SECONDS, 0.0),
+        spent=Spent(*attributes.get(SPENT, ())),
+        devices=outline.get("devices", 1),
         standings=tuple(_standing(trial, seed, base, folds) for trial in storage.get_all_trials(study)),
         notes=read_notes(
             {key.removeprefix(NOTE): fact for key, fact in attributes.items() if key.startswith(NOTE)}

@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweep.errors import StudyError
 from sweep.evaluation.guards import guard_probe
 from sweep.search.aims import check_directions, directions, measured, told
+from sweep.search.allowance import Account, Spent, seconds_left
 from sweep.search.budget import may_advance, may_start
 from sweep.search.draw import Draw
 from sweep.search.entries import (
@@ -38,6 +39,7 @@ from sweep.search.entries import (
     OUTLINE,
     RECIPE,
     SECONDS,
+    SPENT,
     STOPPED,
     aims_entry,
     entry,
@@ -54,16 +56,14 @@ from sweep.search.standings import Standings
 from sweep.search.storage import PausedAsPruned
 from sweep.types import Aimed, Capacity, Done, Job, Progress, Recipe, Report, Standing, Verdict, Wait
 
-# The driver seconds are kept so often, which is a transaction of its own; a kill loses the rest.
-KEEP_SECONDS = 10.0
-
 
 class Study:
     """A source of jobs and the only writer to Optuna.
 
     Trial numbers run from 0 without gaps, whenever the driver was killed: on start, jobs that were
     out are handed out again from their last whole checkpoint. Each draw is seeded by hash(seed,
-    trial number), so nothing is replayed. The clock runs from the first `next` on.
+    trial number), so nothing is replayed. The sweep's clock runs from here on, the search's from the first
+    `next` to the last. devices: those that each worker holds now.
 
     standings: of all trials; they go on as the search does.
 
@@ -79,12 +79,14 @@ class Study:
         sampler: Callable[[int], BaseSampler],
         scheduler: Scheduler,
         clock: Callable[[], float] = time.monotonic,
+        devices: Callable[[], Sequence[int]] = lambda: (1,),
     ) -> None:
         self.plan = plan
         self.standings = Standings()
         self._scheduler = scheduler
         self._sampler = sampler
         self._clock = clock
+        self._devices = devices
         self._jobs: dict[str, Job] = {}
         self._again: deque[int] = deque()
         self._interrupted = False
@@ -101,8 +103,10 @@ class Study:
         self._check_fingerprint()
         check_directions(self._optuna, plan)
         self._optuna.set_user_attr(OUTLINE, self._outline())
-        self._spent_before = float(self._optuna.user_attrs.get(SECONDS, 0.0))
-        self._seconds_kept = -math.inf
+        self._searched_before = float(self._optuna.user_attrs.get(SECONDS, 0.0))
+        before = Spent(*self._optuna.user_attrs.get(SPENT, ()))
+        self._account = Account(before, devices=lambda: sum(devices()), clock=clock)
+        self._kept_at = -math.inf
         self._started: float | None = None
         self._recover()
 
@@ -123,10 +127,25 @@ class Study:
         return hashlib.sha256(json.dumps(self._fingerprint, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
+    def devices(self) -> Sequence[int]:
+        """Of each worker, how many it holds now; one at least, for without any nothing would be reckoned."""
+        return self._devices() or (1,)
+
+    @property
+    def spent(self) -> Spent:
+        """By the sweep, stages before and after the search included."""
+        return self._account.spent()
+
+    @property
     def seconds_spent(self) -> float:
-        """Driver time over all starts."""
+        """Driver time of the search over all starts."""
         running = 0.0 if self._started is None else self._clock() - self._started
-        return self._spent_before + running
+        return self._searched_before + running
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the search, until the first bound on what may be spent; negative beyond it."""
+        return seconds_left(self.plan.bounds, self.spent, devices=sum(self.devices))
 
     @property
     def expected_examples(self) -> int:
@@ -142,6 +161,14 @@ class Study:
         key, studies = f"{NOTE}{name}", self._storage.get_all_studies()
         return {study.study_name: study.user_attrs[key] for study in studies if key in study.user_attrs}
 
+    def keep_spent(self, unless: float = 0.0) -> None:
+        """Store what was spent; not where that was done less than `unless` seconds ago."""
+        spent = self.spent
+        if spent.seconds - self._kept_at >= unless:
+            self._kept_at = spent.seconds
+            self._optuna.set_user_attr(SECONDS, self.seconds_spent)
+            self._optuna.set_user_attr(SPENT, list(spent))
+
     def interrupt(self) -> None:
         """Hand out nothing more and cancel what is out; the study can be continued afterwards."""
         self._interrupted = True
@@ -156,11 +183,17 @@ class Study:
         while self._again:
             if self._may_advance(number := self._again.popleft()):
                 return self._hand_out(number)
-        started, left = self.standings, self._seconds_left()
+        started = self.standings
         decision = self._scheduler.next(
             started,
             self.ladder,
-            may_start=may_start(started, self.ladder, trials=self.plan.trials, seconds_left=left),
+            may_start=may_start(
+                started,
+                self.ladder,
+                trials=self.plan.trials,
+                seconds_left=self.seconds_left,
+                workers=len(self.devices),
+            ),
         )
         if decision == "start":
             return self._hand_out(self._start())
@@ -169,7 +202,8 @@ class Study:
         if decision == "wait" or self._jobs:
             return Wait()
         self._close()
-        self._keep_seconds()
+        self._searched_before, self._started = self.seconds_spent, None
+        self.keep_spent()
         return Done()
 
     def cancelled(self) -> frozenset[str]:
@@ -208,8 +242,6 @@ class Study:
                 self._set(number, STOPPED, stopped_entry(event, stop))
             case "diverged" | "infeasible" | "failed":
                 self._set(number, END, entry(event))
-        if self._interrupted or self.seconds_spent - self._seconds_kept >= KEEP_SECONDS:
-            self._keep_seconds()
         self._settle(number)
         cut_short = event.state == "stopped" and not self._interrupted
         if cut_short or self._is_due_again(self.standings[number]):
@@ -263,8 +295,14 @@ class Study:
 
     def _may_advance(self, number: int) -> bool:
         standing = self.standings[number]
-        stop, left = self.route.next_stop(standing), self._seconds_left()
-        return may_advance(standing, self.standings, self.ladder, stop=stop, seconds_left=left)
+        return may_advance(
+            standing,
+            self.standings,
+            self.ladder,
+            stop=self.route.next_stop(standing),
+            seconds_left=self.seconds_left,
+            workers=len(self.devices),
+        )
 
     def _is_due_again(self, standing: Standing) -> bool:
         """Whether only the score of the state that counts is lacking."""
@@ -350,7 +388,7 @@ class Study:
             "base": self.plan.base,
             "space": self.plan.space.to_mapping(),
             "trials": self.plan.trials,
-            "seconds": self.plan.seconds,
+            "devices": sum(self.devices),
             "ladder": self.ladder,
             "judged_on": [view.rows for view in self.route.judged],
             "folds": self.plan.folds,
@@ -394,13 +432,6 @@ class Study:
 
     def _set(self, number: int, key: str, value: object) -> None:
         self._storage.set_trial_user_attr(self._trial_id(number), key, value)
-
-    def _keep_seconds(self) -> None:
-        self._seconds_kept = self.seconds_spent
-        self._optuna.set_user_attr(SECONDS, self._seconds_kept)
-
-    def _seconds_left(self) -> float:
-        return math.inf if self.plan.seconds is None else self.plan.seconds - self.seconds_spent
 
 
 def _constrain(trial: optuna.Trial, name: str, value: float) -> None:

@@ -1,4 +1,4 @@
-"""How parameters act and what trials trade, on the sweep's own run: tables, figures and metrics."""
+"""How parameters act, what trials trade, what was spent, on the sweep's own run: tables, figures, metrics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sweep.analysis.front import front_of
 from sweep.analysis.trades import aims_of, trades
 from sweep.reporting.plots import importance_figure, interaction_figure, surface_figure
 from sweep.reporting.trades import trades_figure
+from sweep.search.allowance import Bound, Spent
 from sweep.tracking.mlflow import Tracker
 from sweep.types import Standing
 
@@ -38,6 +39,14 @@ def log_trades(standings: Sequence[Standing], names: Sequence[str], tracker: Tra
         {"front/trials": len(front), **{f"knee/{one.aim}": one.value for one in front[0].aims}}
     )
     tracker.log_figure("trade_offs", trades_figure(table, aims_of(standings)))
+
+
+def log_spent(bounds: Sequence[Bound], spent: Spent, tracker: Tracker) -> None:
+    """Log device hours and, where it is counted, cost; beside them what they may be."""
+    used = {bound.key: bound.used(spent) for bound in bounds if bound.key == "cost"}
+    tracker.log_metrics(
+        {"device_hours": spent.device_hours, **used, **{f"budget/{one.key}": one.most for one in bounds}}
+    )
 
 
 def _metrics(effects: Effects, r_squared: float) -> dict[str, float]:

@@ -8,6 +8,8 @@ from sweep.analysis.axes import title
 from sweep.errors import ModelError
 from sweep.evaluation.folds import mean_of_folds
 from sweep.reporting.live import duration
+from sweep.search.allowance import first_reached
+from sweep.search.budget import spread
 from sweep.search.loop import run_jobs
 from sweep.search.study import Study
 from sweep.types import Backend, Job, Report, Trial, View
@@ -42,12 +44,13 @@ def expectation(study: Study, base: Report) -> str:
     # On average a trial is scored at half of the rungs.
     scored = sum(view.rows or len(base.rows) for view in study.route.judged) * trials / 2
     rows = (study.expected_examples * _TRAINING_COST + scored) * left
-    seconds = study.plan.seconds
-    bound = (
-        f"; budget.minutes stops it after {duration(max(seconds - study.seconds_spent, 0))}"
-        if seconds
-        else ""
+    longest = study.ladder[-1] * _TRAINING_COST + sum(
+        view.rows or len(base.rows) for view in study.route.judged
     )
+    workers = len(study.devices)
+    seconds = spread(rows, min(rows, longest), workers=workers) * base.seconds / len(base.rows)
+    first = first_reached(study.plan.bounds, study.spent, devices=sum(study.devices))
+    bound = f"; budget.{first.key} stops it after {duration(max(study.seconds_left, 0))}" if first else ""
     if study.plan.aimed_by:
         aims = ", ".join(title(aim.name) for aim in study.plan.aimed_by.aims)
         bound = f", and what each takes to answer {len(base.rows)} rows for its {aims}{bound}"
@@ -57,7 +60,7 @@ def expectation(study: Study, base: Report) -> str:
         judged = f"on {study.plan.folds} folds, after {study.ladder[0]} examples each"
     return (
         f"{before}{trials} trials over {over}, judged {judged}; "
-        f"about {duration(rows * base.seconds / len(base.rows))} on this machine{bound}"
+        f"about {duration(seconds)} {f'with {workers} workers' if workers > 1 else 'on this machine'}{bound}"
     )
 
 
