@@ -78,7 +78,7 @@ def test_what_is_owed_is_trained_by_all_workers_at_once_but_a_trial_by_one(
     winner = standing(1, {32: 1.5, 288: 1.4}, "complete", seconds=288.0)
     out = standing(2, {32: 1.6}, "running", seconds=32.0)
     paused = standing(3, {32: 1.6}, seconds=32.0)
-    all_of_them, ladder = [defaults, winner, out, paused], (32, 96, 288)
+    all_of_them, ladder = Standings([defaults, winner, out, paused]), (32, 96, 288)
     # A new trial is owed 32 more of its own, and the paused one nothing.
     starts = 256 + (64 + 32) / workers
     for more, allowed in ((-1, False), (1, True)):
