@@ -15,6 +15,7 @@ from sweep.data.split import DataSet
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import RandomLlama
 from sweep.engines.synthetic import Synthetic
+from sweep.search.disk import Disk
 from sweep.search.loop import search
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Asha, Scheduler
@@ -53,6 +54,7 @@ def open_study(
     scheduler: Scheduler | None = None,
     sampler: Callable[[int], optuna.samplers.BaseSampler] = random_sampler,
     clock: Callable[[], float] | None = None,
+    disk: Disk | None = None,
     **plan: Any,
 ) -> Study:
     options = {} if clock is None else {"clock": clock}
@@ -61,6 +63,7 @@ def open_study(
         storage=storage or InMemoryStorage(),
         sampler=sampler,
         scheduler=scheduler or Asha(eta=3, rungs=3),
+        disk=disk,
         **options,
     )
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from sweep.data.encode import Encoded
 from sweep.engines.evaluate import bits_per_byte, per_token
-from sweep.errors import DataError, ModelError, SweepError
+from sweep.errors import CheckpointError, DataError, ModelError, SweepError, TrainingError, is_full_disk
 from sweep.types import Job, Progress, Reply, Report, ReportState, RowLoss, RowProbe
 
 # Twice the loss of a uniform guess: a random model sits at it, training never passes it and returns.
@@ -67,19 +67,20 @@ def diverged(step: Progress, vocabulary: int) -> Outcome | None:
 def failed(job: Job, error: Exception) -> Outcome:
     """The outcome of a job that raised.
 
-    Raised again is what every other job would raise as well: data or a model to mend, a full disk, a GPU
-    that no longer answers this process.
+    Raised again is what every other job would raise as well: data or a model to mend, a full disk, a place
+    for checkpoints that can't be reached, a GPU that no longer answers this process.
     """
-    if isinstance(error, DataError | ModelError | torch.AcceleratorError):
+    if isinstance(error, DataError | ModelError | TrainingError | torch.AcceleratorError):
         raise error
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if is_full_disk(error):
         raise error
     if isinstance(error, SafetensorError) and f"os error {errno.ENOSPC}" in str(error):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     reason = f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"
     if isinstance(error, SweepError):
         reason = str(error)
-    return Outcome(state="failed", examples_seen=job.start, error=reason)
+    state: ReportState = "broken" if isinstance(error, CheckpointError) else "failed"
+    return Outcome(state=state, examples_seen=job.start, error=reason)
 
 
 def report_of(

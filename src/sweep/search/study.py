@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import time
 import warnings
@@ -29,6 +30,7 @@ from sweep.errors import StudyError
 from sweep.evaluation.guards import guard_probe
 from sweep.search.aims import check_directions, directions, measured, told
 from sweep.search.budget import may_advance, may_start
+from sweep.search.disk import Disk
 from sweep.search.draw import Draw
 from sweep.search.entries import (
     AIMS,
@@ -51,8 +53,11 @@ from sweep.search.entries import (
 from sweep.search.plan import Plan
 from sweep.search.route import route_of
 from sweep.search.scheduler import Advance, Scheduler
+from sweep.search.states import without_broken
 from sweep.search.storage import PausedAsPruned
 from sweep.types import Aimed, Capacity, Done, Job, Progress, Recipe, Report, Standing, Verdict, Wait
+
+_logger = logging.getLogger("sweep.search")
 
 # The driver seconds are kept so often, which is a transaction of its own; a kill loses the rest.
 KEEP_SECONDS = 10.0
@@ -76,6 +81,7 @@ class Study:
         storage: BaseStorage,
         sampler: Callable[[int], BaseSampler],
         scheduler: Scheduler,
+        disk: Disk | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan = plan
@@ -84,6 +90,9 @@ class Study:
         self._clock = clock
         self._standings: dict[int, Standing] = {}
         self._jobs: dict[str, Job] = {}
+        self._disk = disk or Disk()
+        self._reports_since_dropped = 0
+        self._has_told_of_disk = False
         self._again: deque[int] = deque()
         self._interrupted = False
         self.route = route_of(plan, scheduler)
@@ -136,6 +145,11 @@ class Study:
         """Examples that the whole budget trains if no trial ends early."""
         return self._scheduler.examples(self.ladder, self.plan.trials)
 
+    @property
+    def most_waiting(self) -> int:
+        """States that trials keep between rungs at once, at most."""
+        return self._scheduler.waiting(self.ladder, self.plan.trials)
+
     def note(self, name: str, fact: object) -> None:
         """Keep a fact about the sweep, plain JSON, with the study; `stored.notes` holds it for others."""
         self._optuna.set_user_attr(f"{NOTE}{name}", fact)
@@ -144,6 +158,21 @@ class Study:
         """That fact of every study in the storage, by the study's name; those that lack it left out."""
         key, studies = f"{NOTE}{name}", self._storage.get_all_studies()
         return {study.study_name: study.user_attrs[key] for study in studies if key in study.user_attrs}
+
+    def make_room(self, states: int) -> bool:
+        """Whether so many more states fit, once those that are spare went, as many as that takes.
+
+        First the state before the newest of paused trials, then those of complete ones, the worst first.
+        """
+        complete = [one for one in self.standings if one.state == "complete"]
+        for standing in (
+            *(one for one in self.standings if one.state == "paused"),
+            *sorted(complete, key=lambda one: -one.loss),
+        ):
+            if self._disk.fits(states):
+                break
+            self._disk.drop_spare(standing.trial.id)
+        return self._disk.fits(states)
 
     def interrupt(self) -> None:
         """Hand out nothing more and cancel what is out; the study can be continued afterwards."""
@@ -163,7 +192,8 @@ class Study:
         decision = self._scheduler.next(
             started,
             self.ladder,
-            may_start=may_start(started, self.ladder, trials=self.plan.trials, seconds_left=left),
+            may_start=may_start(started, self.ladder, trials=self.plan.trials, seconds_left=left)
+            and self._has_room(),
         )
         if decision == "start":
             return self._hand_out(self._start())
@@ -195,6 +225,8 @@ class Study:
 
     def _take(self, event: Report, job: Job) -> None:
         number, stop = int(job.trial.id), job.before + job.stop
+        event = without_broken(event, job)
+        self._disk.came(job.trial.id, event.checkpoint)
         event = judgeable(judged_by(event, self.plan.judged_by, self.plan.metrics))
         event, aims = measured(event, self.plan, job.evaluation)
         if number == 0 and event.state == "failed":
@@ -214,6 +246,7 @@ class Study:
         if self._interrupted or self.seconds_spent - self._seconds_kept >= KEEP_SECONDS:
             self._keep_seconds()
         self._settle(number)
+        self._drop_hopeless()
         cut_short = event.state == "stopped" and not self._interrupted
         if cut_short or self._is_due_again(self._standings[number]):
             self._again.append(number)
@@ -305,7 +338,8 @@ class Study:
                     trial.report(loss, step)
             standing = self._tell(trial, standing)
         self._standings[number] = standing
-        self.route.drop(standing, frozen.user_attrs.get(STOPPED))
+        stopped = frozen.user_attrs.get(STOPPED)
+        self._disk.keep(standing, stopped, self.route.needed(standing, stopped))
 
     def _tell(self, trial: optuna.Trial, standing: Standing) -> Standing:
         number = trial.number
@@ -346,6 +380,8 @@ class Study:
             out = frozen.user_attrs.get(JOB, {}).get("stop", self.ladder[0])
             if self._is_due_again(standing) or (standing.state == "paused" and out > standing.reached):
                 self._again.append(number)
+        self._reports_since_dropped = len(self._standings)
+        self._drop_hopeless()
 
     def _outline(self) -> dict[str, object]:
         """What a reader of the storage can't tell from the trials."""
@@ -380,6 +416,35 @@ class Study:
                 + "\nIts trials don't compare with what is asked for now. Restore the values above to go on "
                 f"with it, or start a new study beside it with name={self.plan.name}_2."
             )
+
+    # Disk
+
+    def _has_room(self) -> bool:
+        """For one more trial beside those in training: each writes a state before an older one goes."""
+        needed = 2 * (len(self._jobs) + 1)
+        fits = self._disk.fits(needed) or self.make_room(needed)
+        if not fits and not self._has_told_of_disk:
+            self._has_told_of_disk = True
+            _logger.warning(
+                "checkpoints: %s has room for %s more bytes, and a checkpoint takes %s: no trial is begun "
+                "while it is so, those on the way go to their end. Free space, or raise budget.disk_gb; what "
+                "is not begun by then, the same command begins when it is started again.",
+                self._disk.place,
+                f"{max(0, math.floor(self._disk.left_bytes)):,}",
+                f"{self._disk.state_bytes:,}",
+            )
+        return fits
+
+    def _drop_hopeless(self) -> None:
+        """Remove states of trials that can't be chosen any more; not at each report, as it looks at all."""
+        self._reports_since_dropped += 1
+        if 8 * self._reports_since_dropped <= len(self._standings):
+            return
+        self._reports_since_dropped = 0
+        for trial in self._scheduler.out(self.standings, self.ladder, trials=self.plan.trials):
+            # Those go on whatever the scheduler says.
+            if int(trial) not in self._again and not self._is_due_again(self._standings[int(trial)]):
+                self._disk.drop(trial)
 
     # Small things
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sweep.engines.checkpoint import verified
+from sweep.engines.checkpoint import whole
 from sweep.errors import CheckpointError
 from sweep.paths import write_whole
 from sweep.search.loop import Jobs
@@ -78,7 +78,7 @@ def _usable(job: Job, kept: dict[str, Any]) -> bool:
     if job.start == job.stop or kept["checkpoint"] is None:
         return True
     try:
-        verified(Path(kept["checkpoint"]))
+        whole(kept["checkpoint"])
     except CheckpointError:
         return False
     return True
