@@ -140,7 +140,7 @@ class BackendContract:
         assert {standing.state for standing in study.standings} == {"complete"}
         for standing in study.standings:
             recipe = standing.trial.recipe
-            assert standing.loss == expected(recipe, study.rungs(recipe)[-1], PLAN.seed)
+            assert standing.loss == expected(recipe, study.route.rungs(recipe)[-1], PLAN.seed)
         alone = open_study(scheduler=Full(), trials=40)
         recipes = [alone.next(Capacity()) for _ in range(40)]
         assert [one.trial.recipe for one in recipes if isinstance(one, Job)] == [

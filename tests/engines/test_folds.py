@@ -119,7 +119,7 @@ def test_a_trials_loss_is_that_of_a_loop_over_the_folds(
 
 def test_the_pools_tokens_are_kept_once(folded: Inputs, make_engine: MakeEngine) -> None:
     searched(folded, make_engine)
-    kept = sorted(path.name.partition("-")[0] for path in (folded.folder / ".tokens").iterdir())
+    kept = sorted(path.name.partition("-")[0] for path in (folded.folder / ".tokens").glob("[!.]*"))
     assert kept == ["train"]
 
 

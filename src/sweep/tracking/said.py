@@ -117,7 +117,7 @@ def of_beside(name: str, description: str, values: Mapping[str, float], *, said:
     return replace(
         of_metrics(name, values, said=said),
         begun=None if said.status else Begun(name, now_ms()),
-        tags=note if said.tags.items() >= note.items() else {},
+        tags={} if said.tags.items() >= note.items() else note,
         status=None if said.status == "FINISHED" else Status("FINISHED", now_ms()),
     )
 
