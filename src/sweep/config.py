@@ -351,16 +351,16 @@ def _check_checkpoints(place: str) -> None:
             "stored. Leave them out, and give them to fsspec by its environment variables or its "
             "configuration file."
         )
-    own = path.strip("/")
-    require("checkpoints", place, own, f"a place of its own, such as {kind}://bucket/${{name}}")
+    own = path.strip("/") and "::" not in place
+    require("checkpoints", place, own, f"a place of its own and no chain, such as {kind}://bucket/${{name}}")
     import fsspec
 
     try:
-        fsspec.get_filesystem_class(kind.rpartition("::")[2])
+        fsspec.get_filesystem_class(kind)
     except (ImportError, ValueError) as error:
         raise ConfigError(
-            f"checkpoints: {kind}://, must be of a kind that fsspec knows and whose package is installed: "
-            f"{str(error).rstrip('.')}. Install that, or name a folder that every worker sees."
+            f"checkpoints: {kind}:// can't be used ({str(error).rstrip('.')}); fsspec must know its kind and "
+            "have the package for it. Install that, or name a folder that every worker sees."
         ) from error
 
 

@@ -11,14 +11,15 @@ from sweep.search.study import Study
 from sweep.stages.finalists import Confirm
 
 # The winner's adapter, a third of a state, is exported, kept for MLflow and kept by it; then come tables.
-_EXPORTED_STATES, _PAGES_BYTES = 1, 20e6
+_PAGES_BYTES = 20e6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
     """At once, at most, beside the states of complete trials, which go where room is short.
 
-    state_bytes: of one. searching, confirming: states at once. bytes: of all.
+    state_bytes: of one. searching, confirming: states at once. bytes: of all. other_bytes: of what does not
+    lie below `checkpoints`.
     """
 
     state_bytes: int
@@ -27,8 +28,11 @@ class Needs:
 
     @property
     def bytes(self) -> int:
-        states = max(self.searching, self.confirming) + _EXPORTED_STATES
-        return states * self.state_bytes + int(_PAGES_BYTES)
+        return max(self.searching, self.confirming) * self.state_bytes
+
+    @property
+    def other_bytes(self) -> int:
+        return self.state_bytes + int(_PAGES_BYTES)
 
 
 def needs_of(study: Study, disk: Disk, confirm: Confirm, *, at_once: int) -> Needs:
@@ -48,11 +52,12 @@ def finalist_states(confirm: Confirm, trials: int) -> int:
 
 def require_room(needs: Needs, disk: Disk, *, disk_gb: float | None) -> None:
     """Nothing, or ConfigError: more is needed than may be written, beside what lies there already."""
-    lacking = needs.bytes - disk.used_bytes - disk.left_bytes
+    needed = needs.bytes if disk_gb is not None else needs.bytes + needs.other_bytes
+    lacking = needed - disk.used_bytes - disk.left_bytes
     if needs.state_bytes and lacking > 0:
         raise ConfigError(
             f"budget.disk_gb={'null' if disk_gb is None else f'{disk_gb:g}'}: a checkpoint takes up to "
-            f"{in_bytes(needs.state_bytes)}, and this sweep needs {in_bytes(needs.bytes)} at once: up "
+            f"{in_bytes(needs.state_bytes)}, and this sweep needs {in_bytes(needed)} at once: up "
             f"to {needs.searching} of them while it searches, {needs.confirming} for the finalists. At "
             f"{disk.place} {in_bytes(max(0.0, disk.left_bytes))} are left, {in_bytes(lacking)} too little. "
             "Free space, raise budget.disk_gb, name another place (checkpoints, output), lower the ranks "
@@ -63,11 +68,11 @@ def require_room(needs: Needs, disk: Disk, *, disk_gb: float | None) -> None:
 
 def in_words(needs: Needs, disk: Disk) -> str:
     """What a checkpoint takes, and all that lie there at once."""
-    left = disk.left_bytes + disk.used_bytes
-    may = "" if math.isinf(left) else f"; {in_bytes(left)} may be used"
+    left = disk.left_bytes
+    may = "" if math.isinf(left) else f"; {in_bytes(left + disk.used_bytes)} may be used"
     return (
-        f"a checkpoint takes up to {in_bytes(needs.state_bytes)}, all at once up to {in_bytes(needs.bytes)}"
-        f"{may} ({disk.place})"
+        f"a checkpoint takes up to {in_bytes(needs.state_bytes)}, those needed at once up to "
+        f"{in_bytes(needs.bytes)}{may}: {disk.place}"
     )
 
 
