@@ -6,6 +6,7 @@ import errno
 import gc
 import math
 import os
+import re
 import resource
 import time
 import traceback
@@ -23,6 +24,10 @@ from sweep.types import Job, Progress, Reply, Report, ReportState, RowLoss, RowP
 
 # Twice the loss of a uniform guess: a random model sits at it, training never passes it and returns.
 _DIVERGED_AT_UNIFORM_LOSSES = 2.0
+
+
+# What torch.save says on a full disk.
+_TORCH_CANT_WRITE = re.compile(r"inline_container\.cc.*(unexpected pos|failed writing)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +79,8 @@ def failed(job: Job, error: Exception) -> Outcome:
         raise error
     if is_full_disk(error):
         raise error
-    if isinstance(error, SafetensorError) and f"os error {errno.ENOSPC}" in str(error):
+    safetensors = isinstance(error, SafetensorError) and f"os error {errno.ENOSPC}" in str(error)
+    if safetensors or (isinstance(error, RuntimeError) and _TORCH_CANT_WRITE.search(str(error))):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     reason = f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"
     if isinstance(error, SweepError):

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sweep.engines.checkpoint import whole
+from sweep.engines.checkpoint import remove, whole
 from sweep.errors import CheckpointError
 from sweep.paths import write_whole
 from sweep.search.loop import Jobs
@@ -37,6 +37,16 @@ def run_kept(jobs: Sequence[Job], backend: Backend, *, path: Path, key: Sequence
             kept[digests[event.job]] = asdict(event)
             write_whole(path, json.dumps(kept))
     return {job.id: found[job.id] for job in jobs if job.id in found}
+
+
+def drop_states(jobs: Sequence[Job], *, path: Path, key: Sequence[str]) -> None:
+    """Remove the states that these jobs left, and keep their reports: nothing goes on from them."""
+    kept = _read(path)
+    for digest in {_digest(job, key) for job in jobs} & kept.keys():
+        if state := kept[digest]["checkpoint"]:
+            remove(state)
+            kept[digest]["checkpoint"] = None
+    write_whole(path, json.dumps(kept))
 
 
 def once(replies: Sequence[Reply], *, path: Path, key: Sequence[str]) -> tuple[Reply, ...]:
