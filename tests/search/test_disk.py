@@ -6,7 +6,6 @@ import json
 import logging
 import random
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from sweep.search.disk import Disk
 from sweep.search.scheduler import Asha, Full, Pruned, Scheduler, TopK
 from sweep.search.study import Study
 from sweep.types import Capacity, Done, Job, Progress, Report
+from tests.mounts import mounted, resize
 from tests.search.dying import Killed, survived
 from tests.studies import open_study, run_study, synthetic_engine, synthetic_inputs
 
@@ -321,22 +321,11 @@ def test_a_state_that_only_its_worker_finds_broken_fails_the_trial_with_the_reas
 # Room
 
 
-def mounted(folder: Path, size: str) -> None:
-    folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if made.returncode:
-        pytest.skip(f"a file system of its own can't be mounted here: {made.stderr.strip()}")
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system for 14 states."""
-    folder = tmp_path / "small"
-    mounted(folder, f"{14 * (STATE_BYTES + 8192)}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "small", 14 * (STATE_BYTES + 8192)) as folder:
+        yield folder
 
 
 def test_where_room_is_short_no_trial_is_begun_and_those_on_the_way_end(
@@ -379,7 +368,7 @@ def test_a_full_disk_ends_the_search_and_it_goes_on_once_there_is_room(small_dis
     study = open_study(storage, trials=4)
     with pytest.raises(OSError, match="No space left on device"):
         run_study(study, heavy_engine(small_disk))
-    subprocess.run(["mount", "-o", f"remount,size={40 * STATE_BYTES}", str(small_disk)], check=True)
+    resize(small_disk, 40 * STATE_BYTES)
     study = run_study(open_study(storage, trials=4), heavy_engine(small_disk))
     assert [one.trial.number for one in study.standings] == [0, 1, 2, 3]
     engine = heavy_engine(small_disk)

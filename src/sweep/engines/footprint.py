@@ -8,8 +8,8 @@ from sweep.types import Recipe
 
 # Adapters are kept in it, whatever the model's own type; beside them two moments of AdamW.
 _FLOAT32_BYTES, _COPIES = 4, 3
-# Configuration, checksums, random state, and the headers of safetensors.
-_BESIDE_BYTES = 64 * 1024
+# Configuration, checksums and random state; what names the tensors of a layer.
+_BESIDE_BYTES, _LAYER_BYTES = 64 * 1024, 4 * 1024
 
 
 def state_bytes(source: ModelSource, recipe: Recipe) -> int | None:
@@ -23,4 +23,4 @@ def state_bytes(source: ModelSource, recipe: Recipe) -> int | None:
     weights = recipe.lora_rank * sum(layer.in_features + layer.out_features for layer in layers)
     if recipe.dora:
         weights += sum(layer.out_features for layer in layers)
-    return _COPIES * _FLOAT32_BYTES * weights + _BESIDE_BYTES
+    return _COPIES * _FLOAT32_BYTES * weights + _LAYER_BYTES * len(layers) + _BESIDE_BYTES

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
+from sweep.engines.remote import is_url
 from sweep.errors import ConfigError
 from sweep.search.disk import Disk
 from sweep.search.study import Study
@@ -55,14 +57,14 @@ def require_room(needs: Needs, disk: Disk, *, disk_gb: float | None) -> None:
     needed = needs.bytes if disk_gb is not None else needs.bytes + needs.other_bytes
     lacking = needed - disk.used_bytes - disk.left_bytes
     if needs.state_bytes and lacking > 0:
+        place, left = _shown(disk.place), max(0.0, disk.left_bytes)
         raise ConfigError(
             f"budget.disk_gb={'null' if disk_gb is None else f'{disk_gb:g}'}: a checkpoint takes up to "
-            f"{in_bytes(needs.state_bytes)}, and this sweep needs {in_bytes(needed)} at once: up "
-            f"to {needs.searching} of them while it searches, {needs.confirming} for the finalists. At "
-            f"{disk.place} {in_bytes(max(0.0, disk.left_bytes))} are left, {in_bytes(lacking)} too little. "
-            "Free space, raise budget.disk_gb, name another place (checkpoints, output), lower the ranks "
-            "(space.lora_rank), or train fewer at once (engine.slots, backend.workers, confirm.top_k, "
-            "confirm.seeds)."
+            f"{in_bytes(needs.state_bytes)}, and this sweep needs {in_bytes(needed)} at once: up to "
+            f"{needs.searching} of them while it searches, {needs.confirming} for the finalists. At {place} "
+            f"{in_bytes(left)} are left, {in_bytes(lacking)} too little. Free space, raise budget.disk_gb, name "
+            "another place (checkpoints, output), lower the ranks (space.lora_rank), or train fewer at once "
+            "(engine.slots, backend.workers, confirm.top_k, confirm.seeds)."
         )
 
 
@@ -72,8 +74,14 @@ def in_words(needs: Needs, disk: Disk) -> str:
     may = "" if math.isinf(left) else f"; {in_bytes(left + disk.used_bytes)} may be used"
     return (
         f"a checkpoint takes up to {in_bytes(needs.state_bytes)}, those needed at once up to "
-        f"{in_bytes(needs.bytes)}{may}: {disk.place}"
+        f"{in_bytes(needs.bytes)}{may}: {_shown(disk.place)}"
     )
+
+
+def _shown(place: str | None) -> str:
+    """As people would write it here."""
+    folder = str(place)
+    return folder if is_url(folder) else folder.removeprefix(f"{Path.cwd()}/")
 
 
 def in_bytes(count: float) -> str:
