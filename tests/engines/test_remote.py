@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
+from optuna.pruners import NopPruner
 from safetensors.torch import load_file
 
 from sweep.backends.pool import Pool
@@ -24,7 +25,8 @@ from sweep.engines.synthetic import Synthetic
 from sweep.errors import CheckpointError, TrainingError
 from sweep.search.disk import Disk
 from sweep.search.loop import search
-from sweep.search.scheduler import Full
+from sweep.search.scheduler import Full, Pruned
+from sweep.types import Progress, Report
 from tests.contracts.engine import job, reports
 from tests.search.dying import survived
 from tests.studies import open_study, run_study, synthetic_engine, synthetic_inputs
@@ -116,6 +118,7 @@ _DIES = """
 import os, sys
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from optuna.pruners import NopPruner
 from sweep.engines import checkpoint
 
 class Dying(LocalFileSystem):
@@ -267,3 +270,27 @@ def test_whenever_a_driver_is_killed_it_goes_on_from_a_url(tmp_path: Path) -> No
     study, _ = survived(begin, first=17)
     assert [one.state for one in study.standings] == ["complete"] * 6
     assert len(checkpoint.files(place)) == 2 * 6
+
+
+def test_a_state_below_a_url_that_is_broken_costs_the_way_from_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = f"memory://{uuid.uuid4()}"
+    study = open_study(scheduler=Pruned(eta=3, rungs=3, pruner=NopPruner()), trials=1, disk=Disk(place))
+    begun: list[int] = []
+
+    class Spoil:
+        """Once the second rung is reached; the files stay where they are: only their reader notices."""
+
+        def log(self, event: Progress | Report) -> None:
+            if isinstance(event, Report) and event.job == "0@96":
+                spoil(f"{place}/0/96/state.json", b"half")
+            if isinstance(event, Progress) and event.job == "0@288" and not begun:
+                begun.append(event.examples_seen)
+
+    engine = Synthetic(inputs=replace(synthetic_inputs(tmp_path), place=place), noise=0.01)
+    run_study(study, engine, Spoil())
+    assert begun == [32 + study.standing("0").trial.recipe.batch_size]
+    assert "Trial 0 goes on from an earlier state" in caplog.text
+    assert study.standing("0").state == "complete"
+    assert study.standing("0").loss == engine.expected(study.standing("0").trial.recipe, 288, 0)

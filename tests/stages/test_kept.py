@@ -154,3 +154,17 @@ def test_states_that_nothing_goes_on_from_go_and_their_jobs_are_not_run_again(tm
     assert {name: report.rows for name, report in again.items()} == {
         name: report.rows for name, report in first.items()
     }
+
+
+def test_a_state_that_is_found_broken_is_trained_again_at_another_start(tmp_path: Path) -> None:
+    trained, _ = run(tmp_path, JOBS[:1])
+    state = trained["a"].checkpoint or ""
+    scoring = [job("a/scored", start=16, checkpoint=state)]
+    (Path(state) / "state.json").write_text("half")
+    found, _ = run(tmp_path, scoring)
+    assert found["a/scored"].state == "broken"
+    assert not Path(state).exists()
+    _, ran = run(tmp_path, JOBS[:1])
+    assert ran == ["a"]
+    found, _ = run(tmp_path, scoring)
+    assert found["a/scored"].state == "reached"

@@ -102,15 +102,20 @@ def whole(place: str) -> str:
     return place
 
 
+def is_broken(place: str) -> bool:
+    """Whether it is not whole, looked at file by file wherever it lies."""
+    try:
+        with fetched(place):
+            return False
+    except CheckpointError:
+        return True
+
+
 def latest(place: str) -> tuple[int, str] | None:
     """Examples seen and place of the newest whole state among `<place>/<examples>`, if there is one."""
     for number in _numbers(place):
-        state = f"{place}/{number}"
-        try:
-            with fetched(state):
-                return number, state
-        except CheckpointError:
-            continue
+        if not is_broken(state := f"{place}/{number}"):
+            return number, state
     return None
 
 

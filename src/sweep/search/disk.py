@@ -24,8 +24,8 @@ class Disk:
     """The states of a study's trials. Each is removed once, when nobody needs it any more.
 
     place: a folder or URL, looked through now for what no report tells of; None: reports tell of all, and
-    there is room for more. most_bytes: that may lie there; None: what its file system has free. state_bytes:
-    what a state is expected to take; the largest one counts, once there is one.
+    there is room for more. most_bytes: that may lie there; None: what its file system has free, below a URL
+    no limit. state_bytes: what a state is expected to take, or the largest one where that is more.
     """
 
     def __init__(
@@ -37,21 +37,17 @@ class Disk:
         self._states: dict[str, dict[str, str]] = {}
         self._bytes: dict[str, int] = {}
         self._spare: dict[str, frozenset[str]] = {}
-        self._other_bytes = 0
+        # Nobody asks below a URL without a limit, and there each answer takes its time.
+        self._counts = place is not None and not (is_url(place) and most_bytes is None)
+        self.used_bytes = 0
         for path, size in checkpoint.files(place).items() if place else ():
             if state := _OWN.fullmatch(path.rpartition("/")[0]):
                 # By its own name: the place may have moved since a report told of it.
                 self._states.setdefault(state[1], {})[state[0]] = f"{place}/{state[0]}"
                 self._bytes[state[0]] = self._bytes.get(state[0], 0) + size
-            else:
-                self._other_bytes += size
+            self.used_bytes += size
 
     # Room
-
-    @property
-    def used_bytes(self) -> int:
-        """Of all that lies there."""
-        return self._other_bytes + sum(self._bytes.values())
 
     @property
     def left_bytes(self) -> float:
@@ -73,9 +69,11 @@ class Disk:
             return
         name = _name(state)
         self._states.setdefault(trial, {})[name] = state
-        if self.place is not None:
-            self._bytes[name] = sum(checkpoint.files(state).values())
-            self.state_bytes = max(self.state_bytes, self._bytes[name])
+        if self._counts:
+            size = sum(checkpoint.files(state).values())
+            self.used_bytes += size - self._bytes.get(name, 0)
+            self._bytes[name] = size
+            self.state_bytes = max(self.state_bytes, size)
 
     def keep(self, standing: Standing, stopped: Mapping[str, Any] | None, needed: Needed) -> None:
         """Remove the trial's states but those needed. stopped: the entry of that name."""
@@ -99,7 +97,7 @@ class Disk:
     def _remove(self, trial: str, names: Iterable[str]) -> None:
         for name in list(names):
             checkpoint.remove(self._states[trial].pop(name))
-            self._bytes.pop(name, None)
+            self.used_bytes -= self._bytes.pop(name, 0)
 
 
 def _name(state: str) -> str:

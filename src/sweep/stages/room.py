@@ -62,9 +62,9 @@ def require_room(needs: Needs, disk: Disk, *, disk_gb: float | None) -> None:
             f"budget.disk_gb={'null' if disk_gb is None else f'{disk_gb:g}'}: a checkpoint takes up to "
             f"{in_bytes(needs.state_bytes)}, and this sweep needs {in_bytes(needed)} at once: up to "
             f"{needs.searching} of them while it searches, {needs.confirming} for the finalists. At {place} "
-            f"{in_bytes(left)} are left, {in_bytes(lacking)} too little. Free space, raise budget.disk_gb, name "
-            "another place (checkpoints, output), lower the ranks (space.lora_rank), or train fewer at once "
-            "(engine.slots, backend.workers, confirm.top_k, confirm.seeds)."
+            f"{in_bytes(left)} are left, {in_bytes(lacking)} too little. Free space, raise budget.disk_gb, "
+            "name another place (checkpoints, output), lower the ranks (space.lora_rank), or train fewer at "
+            "once (engine.slots, backend.workers, confirm.top_k, confirm.seeds)."
         )
 
 
