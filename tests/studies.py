@@ -18,6 +18,7 @@ from sweep.engines.inputs import Inputs
 from sweep.engines.model import RandomLlama
 from sweep.engines.synthetic import Synthetic
 from sweep.search.allowance import Bound, Budget
+from sweep.search.disk import Disk
 from sweep.search.loop import search
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Asha, Scheduler
@@ -67,6 +68,7 @@ def open_study(
     sampler: Callable[[int], optuna.samplers.BaseSampler] = random_sampler,
     clock: Callable[[], float] = time.monotonic,
     devices: Sequence[int] = (1,),
+    disk: Disk | None = None,
     **plan: Any,
 ) -> Study:
     return Study(
@@ -76,6 +78,7 @@ def open_study(
         scheduler=scheduler or Asha(eta=3, rungs=3),
         clock=clock,
         devices=lambda: devices,
+        disk=disk,
     )
 
 

@@ -57,6 +57,13 @@ def experiment(body: str) -> str:
     return f"# @package _global_\n# For a test.\nname: mine\n{body}"
 
 
+def test_a_password_in_the_checkpoints_url_is_refused_and_not_shown(smoke: Compose) -> None:
+    for url in ("s3://me:hunter2@bucket/mine", '"s3://bucket/mine?key=hunter2"'):
+        with pytest.raises(ConfigError, match="no password and no options") as refused:
+            smoke(f"checkpoints={url}")
+        assert "hunter2" not in str(refused.value)
+
+
 class TestComposition:
     def test_a_users_file_wins_over_the_packaged_one(self, smoke: Compose, write: Write) -> None:
         packaged = (packaged_root() / "conf/recipe/lora.yaml").read_text("utf-8")

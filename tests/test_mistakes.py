@@ -255,6 +255,19 @@ OVERRIDES = [
         "Change budget.currency",
     ),
     Mistake(f"{FAST} budget.gpu_hour=8", "gpu_hour", "no such key", "Did you mean `budget.gpu_hours`?"),
+    Mistake(f"{FAST} budget.disk_gb=0", "got 0", "above 0, or null", "Change budget.disk_gb"),
+    Mistake(f"{FAST} budget.disk_gb=little", "'little'", "a number", "Change budget.disk_gb"),
+    Mistake(f"{FAST} budget.disk_gb=1e-9", "budget.disk_gb=1e-09", "too little", "Free space, raise budget"),
+    Mistake(f"{FAST} checkpoints=.", "got '.'", "a folder of its own", "Change checkpoints"),
+    Mistake(f"{FAST} checkpoints=s4://bucket/mine", "s4://", "must know its kind", "name a folder"),
+    Mistake(f"{FAST} checkpoints=file://", "got 'file://'", "a place of its own", "Change checkpoints"),
+    Mistake(
+        f"{FAST} checkpoints=memory://mine", "memory://mine", "one process alone", "Write backend=inline"
+    ),
+    Mistake(f"{FAST} checkpoints=s3://me:hunter2@b/mine", "the s3 URL", "no password", "Leave them out"),
+    Mistake(
+        f"{FAST} 'checkpoints=\"s3://b/mine?key=hunter2\"'", "the s3 URL", "no options", "Leave them out"
+    ),
     Mistake(f"{FAST} seed=-1", "got -1", "at least 0", "Change seed"),
     Mistake(f"{FAST} evaluation.rows=-5", "got -5", "at least 1, or null", "Change evaluation.rows"),
     Mistake(f"{FAST} guards.rows=0", "guards.rows", "at least 1, got 0", "write null for no guards"),

@@ -6,28 +6,35 @@ import dataclasses
 import functools
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
+from sweep.backends.devices import visible_gpus
 from sweep.config import Config, dump
 from sweep.data.audit.finding import Audited
 from sweep.data.folds import pooled
 from sweep.data.general import general_examples
 from sweep.data.load import load
 from sweep.data.split import DataSet, split
+from sweep.engines.checkpoint import clear_leftovers
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import ModelSource, describe
+from sweep.engines.packed import MOST_SLOTS
+from sweep.engines.remote import is_url
 from sweep.evaluation.metrics import LOSS
 from sweep.evaluation.outcomes import Judge
 from sweep.evaluation.pareto import Pareto
 from sweep.evaluation.scorers import FACTS
+from sweep.search.disk import Disk
+from sweep.search.plan import Plan
 from sweep.stages.audit import audit_data
 from sweep.stages.baselines import Baselines
 from sweep.stages.yardstick import Yardstick
 from sweep.targets import built
 from sweep.tracking.record import SweepRecord
-from sweep.types import Backend, Trial
+from sweep.types import Backend, Recipe, Trial
 
 # Guards that no trial of a search is held to, only who is confirmed.
 _AFTERWARDS = ("overlap", "forgetting")
@@ -46,9 +53,15 @@ class Assembly:
     folder: Path
 
     @property
-    def checkpoints(self) -> Path:
-        """Where engines keep them, by trial id and examples seen."""
-        return self.folder.resolve() / "checkpoints"
+    def checkpoints(self) -> str:
+        """The folder or URL where engines keep them, by trial id and examples seen."""
+        return _checkpoints(self.config)
+
+    def clear_leftovers(self) -> None:
+        """Remove what killed processes were writing; only for who holds the experiment's folder."""
+        for place in {str(self.folder / "checkpoints"), self.checkpoints}:
+            if not is_url(place):
+                clear_leftovers(Path(place))
 
     @property
     def model_description(self) -> Mapping[str, object]:
@@ -109,12 +122,55 @@ def assemble(config: Config, *, model: ModelSource | None = None) -> Assembly:
     folder = Path(config.output)
     # What a model forgets is measured on text that the data knows nothing of.
     rows = dataclasses.replace(data, examples={**data.examples, "general": general_examples()})
+    place = _checkpoints(config)
     inputs = Inputs(
-        model=source, data=rows, max_tokens=config.data.max_tokens, folder=folder.resolve() / "checkpoints"
+        model=source,
+        data=rows,
+        max_tokens=config.data.max_tokens,
+        folder=folder.resolve() / "checkpoints" if is_url(place) else Path(place),
+        place=place if is_url(place) else None,
     )
     make_engine = functools.partial(config.engine.build, inputs=inputs)
     backend: Backend = config.backend.build(make_engine=make_engine)
     return Assembly(config=config, data=data, model=source, backend=backend, folder=folder)
+
+
+def _checkpoints(config: Config) -> str:
+    """Whole: workers elsewhere have another working directory."""
+    place = config.checkpoints.rstrip("/")
+    return place if is_url(place) else str(Path(place).resolve())
+
+
+def disk_of(assembly: Assembly, plan: Plan) -> Disk:
+    """What lies below the checkpoints' place, and how much more may, by the largest recipe of the plan."""
+    config = assembly.config
+    gigabytes = config.budget.disk_gb
+    return Disk(
+        assembly.checkpoints,
+        most_bytes=None if gigabytes is None else gigabytes * 1e9,
+        state_bytes=_state_bytes(assembly, plan),
+    )
+
+
+def _state_bytes(assembly: Assembly, plan: Plan) -> int:
+    """Of the largest recipe, 0 where the engine can't say."""
+    cls = assembly.config.engine.cls
+    tell: Callable[[ModelSource, Recipe], int | None] | None = getattr(cls, "state_bytes", None)
+    if tell is None:
+        return 0
+    searched = next((p.choices or () for p in plan.space.parameters if p.name == "target_modules"), ())
+    recipes = [
+        dataclasses.replace(plan.defaults, lora_rank=int(plan.largest("lora_rank")), target_modules=modules)
+        for modules in (plan.defaults.target_modules, *cast("tuple[tuple[str, ...] | str, ...]", searched))
+    ]
+    return max(tell(assembly.model, recipe) or 0 for recipe in recipes)
+
+
+def at_once(config: Config) -> int:
+    """Trials in training at once, at most."""
+    slots = config.engine.arguments.get("slots", 1) or MOST_SLOTS
+    workers = config.backend.arguments.get("workers", 1) or max(1, len(visible_gpus()))
+    return cast("int", slots) * cast("int", workers)
 
 
 def yardstick_of(assembly: Assembly) -> Yardstick:

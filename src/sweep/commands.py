@@ -57,10 +57,11 @@ def answer(name: str, arguments: Sequence[str], body: Callable[[Sequence[str]], 
         _complain(str(error))
         return 2
     except OSError as error:
+        again = shlex.join(["python", "-m", name, *arguments])
         place = f"{error.filename}: " if error.filename else "A file could not be written: "
         _complain(
-            f"{place}{error.strerror or error}. Make it writable, free space, or change output, storage or "
-            "tracking.uri."
+            f"{place}{error.strerror or error}. Make it writable, free space, or change output, checkpoints, "
+            f"storage or tracking.uri. What is done is kept; go on with:\n  {again}"
         )
         return 2
     except Interrupted as stop:

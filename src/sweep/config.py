@@ -56,6 +56,7 @@ _KEYS = (
     "audit",
     "guards",
     "output",
+    "checkpoints",
     "trusted_targets",
     "best",
     "recipe_from",
@@ -109,6 +110,7 @@ class Config:
     audit: Audit
     guards: Guards
     output: str
+    checkpoints: str
     trusted_targets: tuple[str, ...]
     best: Mapping[str, object] | None
     recipe_from: str | None
@@ -192,6 +194,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         evaluation=build(Evaluation, node["evaluation"], "evaluation"),
         output=convert(str, node["output"], "output"),
         storage_patience=convert(float, node["storage_patience"], "storage_patience"),
+        checkpoints=convert(str, node["checkpoints"], "checkpoints"),
     )
     _check_ranges(plain)
     config = Config(
@@ -290,6 +293,7 @@ class _Plain(NamedTuple):
     evaluation: Evaluation
     output: str
     storage_patience: float
+    checkpoints: str
 
 
 def _check_top(node: Mapping[str, object]) -> None:
@@ -305,8 +309,6 @@ def _check_ranges(config: _Plain) -> None:
     rows, least = config.evaluation.rows, config.evaluation.least_rows
     reply = config.evaluation.reply_tokens
     named = re.fullmatch(r"[A-Za-z0-9_.-]+", config.experiment) and config.experiment.strip(".")
-    folder = Path(config.output).expanduser().resolve()
-    own = config.output and folder not in (Path.home(), *Path.cwd().parents, Path.cwd())
     claims: list[tuple[str, object, object, str]] = [
         ("name", config.experiment, named, "letters, digits, `_`, `.` and `-` only"),
         ("seed", config.seed, config.seed >= 0, "at least 0"),
@@ -315,18 +317,55 @@ def _check_ranges(config: _Plain) -> None:
         ("evaluation.reply_tokens", reply, reply >= 1, "at least 1"),
         ("data.max_tokens", config.data.max_tokens, config.data.max_tokens >= 16, "at least 16"),
         ("storage_patience", config.storage_patience, config.storage_patience >= 0, "at least 0, in minutes"),
-        ("output", config.output, own, "a folder of its own, such as runs/mine"),
+        ("output", config.output, _is_own(config.output), "a folder of its own, such as runs/mine"),
     ]
     for claimed in claims:
         require(*claimed)
+    _check_checkpoints(config.checkpoints)
+
+
+def _is_own(folder: str) -> bool:
+    own = Path(folder).expanduser().resolve() not in (Path.home(), *Path.cwd().parents, Path.cwd())
+    return bool(folder) and own
+
+
+def _check_checkpoints(place: str) -> None:
+    """Nothing, or ConfigError: no folder, and no URL by which states could be kept."""
+    kind, url, path = place.partition("://")
+    if not url:
+        require("checkpoints", place, _is_own(place), "a folder of its own, such as runs/mine/checkpoints")
+        return
+    if re.search(r"^[^/]*:[^/]*@|[?#]", path):
+        raise ConfigError(
+            f"checkpoints: the {kind} URL must hold no password and no options, for places are shown and "
+            "stored. Leave them out, and give them to fsspec by its environment variables or its "
+            "configuration file."
+        )
+    own = path.strip("/") and "::" not in place
+    require("checkpoints", place, own, f"a place of its own and no chain, such as {kind}://bucket/${{name}}")
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(kind)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"checkpoints: {kind}:// can't be used ({str(error).rstrip('.')}); fsspec must know its kind and "
+            "have the package for it. Install that, or name a folder that every worker sees."
+        ) from error
 
 
 def _check_together(config: Config) -> None:
     from optuna.samplers import BaseGASampler, BruteForceSampler, CmaEsSampler, GPSampler, GridSampler
 
+    from sweep.backends.inline import Inline
     from sweep.evaluation.pareto import Pareto
     from sweep.search.scheduler import Full
 
+    if config.checkpoints.startswith("memory://") and not issubclass(config.backend.cls, Inline):
+        raise ConfigError(
+            f"checkpoints={config.checkpoints}: what lies in memory is seen by one process alone, and "
+            "backend=inline must be it. Write backend=inline, or name a folder."
+        )
     sampler, scheduler = config.sampler.cls, config.scheduler.cls
     if issubclass(sampler, BruteForceSampler | CmaEsSampler | GridSampler):
         raise ConfigError(

@@ -13,6 +13,8 @@ SweepError
 
 from __future__ import annotations
 
+import errno
+
 
 class SweepError(Exception):
     """What was given, what must hold, what to do. Commands print it and exit with status 2."""
@@ -55,3 +57,8 @@ class TrainingError(SweepError):
 
 class CheckpointError(SweepError):
     """A checkpoint's files do not match their checksums."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a disk had no room left, or none that this user may take."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -14,8 +14,10 @@ from sweep.analysis.effects import effects_of
 from sweep.assembly import (
     Assembly,
     assemble,
+    at_once,
     audited,
     baselines_of,
+    disk_of,
     git_commit,
     record_of,
     yardstick_of,
@@ -47,6 +49,7 @@ from sweep.reporting.markdown import as_markdown
 from sweep.reporting.spending import spent_of, total_of
 from sweep.search.allowance import seconds_left
 from sweep.search.caps import capped, offer
+from sweep.search.disk import Disk
 from sweep.search.lock import only_writer
 from sweep.search.loop import search
 from sweep.search.notes import Asked, Handed
@@ -61,6 +64,7 @@ from sweep.stages.baselines import Baselines, Tried, log_baselines
 from sweep.stages.confirm import Confirmed, confirm, finalists_of, log_confirmed, simpler_from
 from sweep.stages.finalists import Finalists
 from sweep.stages.publish import publish
+from sweep.stages.room import finalist_states, in_words, needs_of, require_room
 from sweep.stages.untrained import expectation, score_base
 from sweep.stages.yardstick import Yardstick
 from sweep.targets import built
@@ -93,11 +97,13 @@ class Pipeline:
             self._told.title("sweep", config.experiment)
             assembly = assemble(config)
             self._tell_data(assembly)
+            assembly.clear_leftovers()
             checked = audited(assembly)
             require_fit(checked)
             tell_audit(self._told, checked)
             yardstick = yardstick_of(assembly)
-            study = self._open_study(assembly, yardstick)
+            study, disk = self._open_study(assembly, yardstick)
+            self._check_disk(study, disk)
             assembly = replace(assembly, backend=Metered(assembly.backend, study.keep_spent))
             study.note("audit", checked.as_json())
             study.note("budget", asdict(config.budget))
@@ -129,7 +135,7 @@ class Pipeline:
         for note in assembly.data.notes:
             self._told.more(note)
 
-    def _open_study(self, assembly: Assembly, yardstick: Yardstick) -> Study:
+    def _open_study(self, assembly: Assembly, yardstick: Yardstick) -> tuple[Study, Disk]:
         config, data, folds = self._config, assembly.data, self._config.validation.folds
         train_rows = len(data.examples["train"])
         available = max(Counter(data.folds.values()).values()) if folds else len(data.examples["validation"])
@@ -157,13 +163,23 @@ class Pipeline:
             aimed_by=yardstick if yardstick.aims else None,
             bounds=config.budget.bounds,
         )
-        return Study(
+        disk = disk_of(assembly, plan)
+        study = Study(
             plan,
             storage=self._storage,
             sampler=lambda seed: config.sampler.build(seed=seed),
             scheduler=config.scheduler.build(),
+            disk=disk,
             devices=lambda: assembly.backend.devices,
         )
+        return study, disk
+
+    def _check_disk(self, study: Study, disk: Disk) -> None:
+        config = self._config
+        needs = needs_of(study, disk, config.confirm, at_once=at_once(config))
+        require_room(needs, disk, disk_gb=config.budget.disk_gb)
+        if needs.state_bytes:
+            self._told.stage("disk", in_words(needs, disk))
 
     def _record(self, assembly: Assembly, study: Study) -> SweepRecord:
         config = self._config
@@ -262,6 +278,7 @@ class Pipeline:
             folder=assembly.folder,
         )
         asked = self._config.confirm
+        study.make_room(finalist_states(asked, len(study.standings)) + 1)
         again = finalists_of(study.standings, count=asked.top_k)
         tell_confirmation_begin(
             self._told,

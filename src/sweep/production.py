@@ -57,6 +57,7 @@ class Production:
             if best is not None:
                 self._config = dataclasses.replace(self._config, validation=Validation(folds=best.folds))
             assembly = assemble(self._config, model=from_description(best.model) if best else None)
+            assembly.clear_leftovers()
             training = _training(assembly, best, self._told)
             self._tell_start(training, best)
             with closing(assembly.backend), self._open_tracker(training) as tracker:
@@ -90,7 +91,10 @@ class Production:
         return best
 
     def _train(self, training: _Training) -> None:
-        """Train to the end, from the newest checkpoint on. Interrupted, the step that runs is kept."""
+        """Train to the end, from the newest whole checkpoint on. Interrupted, the step that runs is kept.
+
+        The one before it is kept on the way, in case it is found broken.
+        """
         seen, state = training.newest_checkpoint()
         if seen:
             self._told.more(f"going on from {seen} of {training.length.stop} examples")
@@ -99,7 +103,13 @@ class Production:
             with interruptible(jobs.interrupt):
                 reports = run_jobs(jobs, training.assembly.backend, [training])
             (report,) = reports.values()
+            if report.state == "broken" and state is not None:
+                self._told.more(f"warning: {report.error}")
+                checkpoint.remove(state)
+                self._train(training)
+                return
             seen, state = stop, _reached(report, "training").checkpoint
+            checkpoint.keep_newest(training.place, 1 if seen == training.length.stop else 2)
 
     def _conclude(self, training: _Training, best: BestConfig | None, tracker: Tracker) -> None:
         assembly = training.assembly
@@ -118,7 +128,7 @@ class Production:
         metrics |= {f"golden_{name}": value for name, value in golden.metrics.items()}
         measured = {f"base/golden_{name}": value for name, value in before.metrics.items()}
         tracker.log_metrics({**metrics, **measured, "base/golden_loss": before.value})
-        exported = checkpoint.export_adapter(Path(trained.checkpoint or ""), assembly.folder / "adapter")
+        exported = checkpoint.export_adapter(trained.checkpoint or "", assembly.folder / "adapter")
         self._told.stage("adapter", f"{exported} (PEFT)")
         if self._config.tracking.register:
             adapter = Adapter(
@@ -211,10 +221,14 @@ class _Training:
         self._told = told
         self._steps = 0
 
+    @property
+    def place(self) -> str:
+        """Below which its states lie, by examples seen."""
+        return f"{self.assembly.checkpoints}/{self.trial.id}"
+
     def newest_checkpoint(self) -> tuple[int, str | None]:
-        """Examples seen and path; 0 and None before the first."""
-        found = checkpoint.latest(self.assembly.checkpoints / self.trial.id)
-        return (found[0], str(found[1])) if found else (0, None)
+        """Examples seen and place; 0 and None before the first."""
+        return checkpoint.latest(self.place) or (0, None)
 
     def job(self, start: int, stop: int, state: str | None, evaluation: Split) -> Job:
         """Scored on as many of the watched rows as a rung of the search is, or on every golden row."""
@@ -245,7 +259,7 @@ class _Training:
             self.tracker.log(event)
 
     def _take(self, report: Report) -> None:
-        if report.state == "stopped":
+        if report.state == "stopped" or report.state == "broken":
             return
         state: TrialState = "running"
         if report.state != "reached":

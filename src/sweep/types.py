@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol, cast
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 # "general" is no part of the data: text that has nothing to do with it, which the product ships.
 Split = Literal["train", "validation", "confirm", "test", "golden", "general"]
-ReportState = Literal["reached", "stopped", "diverged", "infeasible", "failed"]
+ReportState = Literal["reached", "stopped", "broken", "diverged", "infeasible", "failed"]
 TrialState = Literal["running", "paused", "complete", "pruned", "diverged", "infeasible", "failed"]
 Severity = Literal["warn", "error"]
 # What to do with a sweep's winner.
@@ -146,7 +146,7 @@ class Job:
     """Take `trial` from `start` to `stop` examples seen, then evaluate.
 
     The optimiser's schedule runs to `horizon`, wherever the job stops. `start == stop` only
-    evaluates. `checkpoint` is the path that an earlier report gave, None at the beginning.
+    evaluates. `checkpoint` is the folder or URL that an earlier report gave, None at the beginning.
     `attempt` fences off a worker that was given up and comes back. asked, probe: what else is
     measured once the rung is reached.
     """
@@ -200,7 +200,8 @@ class Report:
     replies: one for each prompt asked, in that order; probed: the probe's rows, trained ones first.
     ended_ms: wall clock since the epoch, for display only.
     checkpoint: where the state after `examples_seen` lies, None if there is none. error: the
-    reason of any state but "reached", with what to do.
+    reason of any state but "reached", with what to do. "broken": the job's checkpoint is not whole, so
+    nothing was trained; its trial goes on from an earlier one.
     """
 
     job: str

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from sweep.engines.outcome import failed
+from sweep.errors import CheckpointError
 from tests.contracts.engine import job
 
 
@@ -18,6 +19,8 @@ from tests.contracts.engine import job
         OSError(errno.ENOSPC, "No space left on device"),
         # As safetensors says it on a full tmpfs.
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        # As torch.save says it there.
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
     ],
 )
 def test_a_full_disk_ends_the_search_and_not_the_trial(full: Exception) -> None:
@@ -35,3 +38,8 @@ def test_a_lost_gpu_ends_the_process_and_not_one_trial_after_another() -> None:
 def test_another_error_is_the_trials_own() -> None:
     assert failed(job(), RuntimeError("no such layer")).state == "failed"
     assert failed(job(), SafetensorError("invalid header")).state == "failed"
+
+
+def test_a_broken_checkpoint_is_no_failure_of_the_trial() -> None:
+    outcome = failed(job(24, 48), CheckpointError("x is no complete checkpoint"))
+    assert (outcome.state, outcome.examples_seen) == ("broken", 24)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.stages.kept import run_kept
+from sweep.stages.kept import drop_states, run_kept
 from sweep.types import Asking, Job, Probe, Prompt, Report, Trial, View
 from tests.recipes import DEFAULTS
 from tests.stages.finished import Watched, inline, synthetic
@@ -143,3 +143,28 @@ def test_a_file_that_can_not_be_read_costs_only_time(tmp_path: Path) -> None:
     run(tmp_path, JOBS[:1])
     (tmp_path / "kept.json").write_text('{"cut off')
     assert run(tmp_path, JOBS[:1])[1] == ["a"]
+
+
+def test_states_that_nothing_goes_on_from_go_and_their_jobs_are_not_run_again(tmp_path: Path) -> None:
+    first, _ = run(tmp_path, JOBS)
+    drop_states(JOBS[:2], path=tmp_path / "kept.json", key=["study"])
+    assert [Path(first[name].checkpoint or "").exists() for name in "abcd"] == [False, False, True, True]
+    again, ran = run(tmp_path, JOBS)
+    assert ran == []
+    assert {name: report.rows for name, report in again.items()} == {
+        name: report.rows for name, report in first.items()
+    }
+
+
+def test_a_state_that_is_found_broken_is_trained_again_at_another_start(tmp_path: Path) -> None:
+    trained, _ = run(tmp_path, JOBS[:1])
+    state = trained["a"].checkpoint or ""
+    scoring = [job("a/scored", start=16, checkpoint=state)]
+    (Path(state) / "state.json").write_text("half")
+    found, _ = run(tmp_path, scoring)
+    assert found["a/scored"].state == "broken"
+    assert not Path(state).exists()
+    _, ran = run(tmp_path, JOBS[:1])
+    assert ran == ["a"]
+    found, _ = run(tmp_path, scoring)
+    assert found["a/scored"].state == "reached"

@@ -22,17 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The base model, the rows, the longest row in tokens, and the folder for checkpoints."""
+    """The base model, the rows, the longest row in tokens, and where states lie.
+
+    folder: on this machine, for what its processes share. place: a URL below which states lie, None: in the
+    folder as well.
+    """
 
     model: ModelSource
     data: DataSet
     max_tokens: int
     folder: Path
+    place: str | None = None
 
-    def state(self, job: Job, examples: int) -> Path:
+    def state(self, job: Job, examples: int) -> str:
         """Where the job's trial keeps its state after so many examples."""
-        trial, fold = self.folder / job.trial.id, job.train.fold
-        return (trial if fold is None else trial / f"fold{fold}") / str(examples)
+        fold = job.train.fold
+        within = job.trial.id if fold is None else f"{job.trial.id}/fold{fold}"
+        return f"{self.place or self.folder}/{within}/{examples}"
 
 
 class EncodedRows:

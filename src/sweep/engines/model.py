@@ -19,7 +19,7 @@ from sweep.schema import build
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # Not float16: without a loss scaler its gradients vanish.
 DataType = Literal["float32", "bfloat16"]
@@ -89,6 +89,12 @@ class Pretrained:
 
         return _padding(self._read(AutoTokenizer.from_pretrained))
 
+    def shape(self) -> PretrainedConfig:
+        """Its configuration. Raises ModelError as `load` does."""
+        from transformers import AutoConfig
+
+        return cast("PretrainedConfig", self._read(AutoConfig.from_pretrained))
+
     def _read(self, read: Callable[..., Any], **how: object) -> Any:
         """What a function of transformers reads from the folder or the hub."""
         _quietly()
@@ -152,6 +158,10 @@ class PackagedGguf:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer, from the cache too."""
         return _read_tokenizer(cached(self.identity, self._convert))
+
+    def shape(self) -> PretrainedConfig:
+        """Its configuration, from the cache too."""
+        return _read_shape(cached(self.identity, self._convert))
 
     def _convert(self, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -227,6 +237,10 @@ class RandomLlama:
         """The byte-level one."""
         return _read_tokenizer(cached(self.identity, self._make))
 
+    def shape(self) -> PretrainedConfig:
+        """Its configuration."""
+        return _read_shape(cached(self.identity, self._make))
+
     def _make(self, folder: Path) -> None:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -248,6 +262,19 @@ class RandomLlama:
             torch.manual_seed(self.seed)
             LlamaForCausalLM(config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def skeleton(source: ModelSource) -> PreTrainedModel | None:
+    """The model without weights; None of a source from elsewhere, whose shape is known once it is loaded."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if not isinstance(source, Pretrained | PackagedGguf | RandomLlama):
+        return None
+    trust = isinstance(source, Pretrained) and source.trust_remote_code
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(source.shape(), trust_remote_code=trust)
+    return cast("PreTrainedModel", model)
 
 
 def describe(source: ModelSource) -> dict[str, object]:
@@ -320,6 +347,12 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     return _padding(AutoTokenizer.from_pretrained(folder))
+
+
+def _read_shape(folder: Path) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    return cast("PretrainedConfig", AutoConfig.from_pretrained(folder))
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -6,6 +6,7 @@ import errno
 import gc
 import math
 import os
+import re
 import resource
 import time
 import traceback
@@ -18,11 +19,15 @@ from safetensors import SafetensorError
 
 from sweep.data.encode import Encoded
 from sweep.engines.evaluate import bits_per_byte, per_token
-from sweep.errors import DataError, ModelError, SweepError
+from sweep.errors import CheckpointError, DataError, ModelError, SweepError, TrainingError, is_full_disk
 from sweep.types import Job, Progress, Reply, Report, ReportState, RowLoss, RowProbe
 
 # Twice the loss of a uniform guess: a random model sits at it, training never passes it and returns.
 _DIVERGED_AT_UNIFORM_LOSSES = 2.0
+
+
+# What torch.save says on a full disk.
+_TORCH_CANT_WRITE = re.compile(r"inline_container\.cc.*(unexpected pos|failed writing)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +72,21 @@ def diverged(step: Progress, vocabulary: int) -> Outcome | None:
 def failed(job: Job, error: Exception) -> Outcome:
     """The outcome of a job that raised.
 
-    Raised again is what every other job would raise as well: data or a model to mend, a full disk, a GPU
-    that no longer answers this process.
+    Raised again is what every other job would raise as well: data or a model to mend, a full disk, a place
+    for checkpoints that can't be reached, a GPU that no longer answers this process.
     """
-    if isinstance(error, DataError | ModelError | torch.AcceleratorError):
+    if isinstance(error, DataError | ModelError | TrainingError | torch.AcceleratorError):
         raise error
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if is_full_disk(error):
         raise error
-    if isinstance(error, SafetensorError) and f"os error {errno.ENOSPC}" in str(error):
+    safetensors = isinstance(error, SafetensorError) and f"os error {errno.ENOSPC}" in str(error)
+    if safetensors or (isinstance(error, RuntimeError) and _TORCH_CANT_WRITE.search(str(error))):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     reason = f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"
     if isinstance(error, SweepError):
         reason = str(error)
-    return Outcome(state="failed", examples_seen=job.start, error=reason)
+    state: ReportState = "broken" if isinstance(error, CheckpointError) else "failed"
+    return Outcome(state=state, examples_seen=job.start, error=reason)
 
 
 def report_of(

@@ -7,13 +7,13 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, cast
 
 from transformers.utils import logging as transformers_logging
 
 from sweep.engines import checkpoint
 from sweep.engines.answer import Trained, measured
+from sweep.engines.footprint import state_bytes
 from sweep.engines.inputs import EncodedRows, Inputs
 from sweep.engines.layout import length
 from sweep.engines.memory import Meter, available_bytes
@@ -35,7 +35,7 @@ from sweep.types import Capacity, Done, Job, Progress, Report, ReportState, RowL
 _IDLE_SECONDS = 0.02
 # What a first pass on a CPU may take of the memory that is there: measuring is not exact.
 _SAFE_SHARE = 0.8
-_MOST_SLOTS = 16
+MOST_SLOTS = 16
 
 _logger = logging.getLogger("sweep.engines")
 
@@ -58,6 +58,8 @@ class Packed:
     A model whose rows can't be packed goes to the solo engine, and so does a recipe that adapts the
     output layer; a line in the log says why.
     """
+
+    state_bytes = staticmethod(state_bytes)
 
     def __init__(self, *, inputs: Inputs, slots: int | None, tokens: int) -> None:
         if (slots is not None and slots < 1) or tokens < 1:
@@ -126,7 +128,7 @@ class Packed:
         """As many as fill a pass with batches like this job's."""
         rows = self._rows.view(job.train)
         batch = job.trial.recipe.batch_size * sum(map(length, rows)) / len(rows)
-        return min(_MOST_SLOTS, math.ceil(self._tokens / batch))
+        return min(MOST_SLOTS, math.ceil(self._tokens / batch))
 
     # Slots
 
@@ -182,11 +184,11 @@ class Packed:
         if job.checkpoint is None:
             begin(adapter, job.trial.seed)
             return Slot(job, rows, adapter, shared=shared)
-        folder = checkpoint.verified(Path(job.checkpoint))
-        load_adapter(adapter, folder)
-        slot = Slot(job, rows, adapter, shared=shared)
-        if job.stop > job.start:
-            slot.load_moments(folder)
+        with checkpoint.fetched(job.checkpoint) as folder:
+            load_adapter(adapter, folder)
+            slot = Slot(job, rows, adapter, shared=shared)
+            if job.stop > job.start:
+                slot.load_moments(folder)
         return slot
 
     @property
@@ -357,7 +359,7 @@ class Packed:
         target = self._inputs.state(job, slot.examples_seen)
         with checkpoint.writing(target) as aside:
             slot.save(aside, self._inputs.model.identity)
-        return str(target)
+        return target
 
     # What goes wrong
 

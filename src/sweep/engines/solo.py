@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -20,6 +21,7 @@ from sweep.data.encode import Encoded
 from sweep.engines import checkpoint
 from sweep.engines.answer import Trained, measured, unless_cancelled
 from sweep.engines.evaluate import Predicted, loss_batches, predictions
+from sweep.engines.footprint import state_bytes
 from sweep.engines.inputs import EncodedRows, Inputs
 from sweep.engines.lora import initial_A, peft_config, peft_name, targeted
 from sweep.engines.model import Base, peft_on_transformers
@@ -45,6 +47,8 @@ class Solo:
     from its checkpoint with gradients accumulated, so the effective batch is always the recipe's;
     a single row that does not fit makes the trial infeasible.
     """
+
+    state_bytes = staticmethod(state_bytes)
 
     def __init__(self, *, inputs: Inputs, micro_batch: int) -> None:
         if micro_batch < 1:
@@ -91,7 +95,12 @@ class Solo:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         try:
-            yield from self._attempt(job, source, begun)
+            with checkpoint.fetched(job.checkpoint) if job.checkpoint else nullcontext() as folder:
+                here = replace(job, checkpoint=str(folder)) if folder else job
+                for event in self._attempt(here, source, begun):
+                    if isinstance(event, Report) and event.checkpoint == here.checkpoint:
+                        event = replace(event, checkpoint=job.checkpoint)
+                    yield event
         except Exception as error:  # noqa: BLE001 - reported, or raised again
             yield report_of(job, failed(job, error), _since(begun))
         finally:
@@ -184,8 +193,6 @@ class Solo:
 
     def _wrap(self, job: Job) -> PeftModel | PreTrainedModel:
         assert self._model is not None
-        if job.checkpoint:
-            checkpoint.verified(Path(job.checkpoint))
         if job.start == job.stop and job.checkpoint is None:
             return self._model
         with peft_on_transformers():
@@ -218,8 +225,8 @@ class Solo:
             for path in produced.iterdir():
                 # training_args.bin is a pickle, README.md a form to fill in: neither is state.
                 if path.name not in ("training_args.bin", "README.md"):
-                    path.replace(aside / path.name)
-        return str(target)
+                    shutil.move(path, aside / path.name)
+        return target
 
 
 def _begin(wrapped: PeftModel, layers: Iterable[str], seed: int) -> None:

@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.engines import checkpoint
@@ -34,6 +33,7 @@ from sweep.types import (
 
 if TYPE_CHECKING:
     from sweep.engines.inputs import Inputs
+    from sweep.engines.model import ModelSource
 
 _TOKENS_PER_EXAMPLE = 64
 _ROWS = 32
@@ -66,6 +66,11 @@ class Synthetic:
     rate of 0.01 it has learnt them by heart, and after two passes over them, which its loss does not tell.
     """
 
+    @staticmethod
+    def state_bytes(source: ModelSource, recipe: Recipe) -> int:
+        """What a state takes on disk: two short files."""
+        return 4096
+
     def __init__(self, *, inputs: Inputs, noise: float) -> None:
         self._inputs = inputs
         self._noise = noise
@@ -85,7 +90,11 @@ class Synthetic:
 
     def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
         recipe, trial = job.trial.recipe, job.trial.id
-        problem = _checkpoint_problem(job)
+        try:
+            problem = _checkpoint_problem(job)
+        except CheckpointError as error:
+            yield self._report(job, state="broken", examples=job.start, error=str(error))
+            return
         if problem:
             yield self._report(job, state="failed", examples=job.start, error=problem)
             return
@@ -209,7 +218,7 @@ class Synthetic:
         target = self._inputs.state(job, examples)
         with checkpoint.writing(target) as aside:
             (aside / "state.json").write_text(json.dumps({"examples_seen": examples}))
-        return str(target)
+        return target
 
 
 def loss(recipe: Recipe, examples: int) -> float:
@@ -248,11 +257,9 @@ def _uniform(*key: object) -> float:
 
 
 def _checkpoint_problem(job: Job) -> str | None:
+    """Why the job can't go on from its checkpoint. Raises CheckpointError if that is not whole."""
     if job.checkpoint is None:
         return None if job.start == 0 else f"job starts at {job.start} examples without a checkpoint"
-    try:
-        folder = checkpoint.verified(Path(job.checkpoint))
-    except CheckpointError as error:
-        return str(error)
-    seen = json.loads((folder / "state.json").read_text())["examples_seen"]
+    with checkpoint.fetched(job.checkpoint) as folder:
+        seen = json.loads((folder / "state.json").read_text())["examples_seen"]
     return None if seen == job.start else f"checkpoint holds {seen} examples, the job starts at {job.start}"

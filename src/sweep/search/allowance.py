@@ -56,7 +56,7 @@ class Budget:
     """What a sweep may spend, earlier starts included; None for no limit. trials: of the search.
 
     minutes: of wall clock. gpu_hours: of all devices. cost: in the currency, what these hours are worth at
-    the price, None exactly where the cost is.
+    the price, None exactly where the cost is. disk_gb: 10^9 bytes below `checkpoints`, None for what is free.
     """
 
     trials: int
@@ -65,13 +65,15 @@ class Budget:
     cost: float | None
     price_per_device_hour: float | None
     currency: str
+    disk_gb: float | None
 
     def __post_init__(self) -> None:
         require("budget.trials", self.trials, self.trials >= 1, "at least 1")
         for key in ("minutes", "gpu_hours", "cost"):
             given = getattr(self, key)
             require(f"budget.{key}", given, given is None or given > 0, "above 0, or null for no limit")
-        price = self.price_per_device_hour
+        disk, price = self.disk_gb, self.price_per_device_hour
+        require("budget.disk_gb", disk, disk is None or disk > 0, "above 0, or null for what is free")
         require("budget.price_per_device_hour", price, price is None or price > 0, "above 0, or null")
         if self.cost is not None and price is None:
             raise ConfigError(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sweep.search.entries import STOPPED, next_attempt, probed_of, rung_entry, rung_key
 from sweep.search.plan import Plan
-from sweep.search.states import newest
+from sweep.search.states import Needed, newest
 from sweep.types import Job, Probe, Recipe, Report, RowProbe, Standing, Verdict, View
 
 
@@ -88,13 +86,10 @@ class Folds:
         horizon = self._plan.horizon(standing.trial.recipe.epochs)
         return horizon, horizon
 
-    def drop(self, standing: Standing, stopped: Mapping[str, Any] | None) -> None:
-        paths = [report.checkpoint for report in standing.reports]
-        if stopped and (standing.ended or stopped["stop"] <= standing.reached):
-            paths.append(stopped["checkpoint"])
-        for path in paths:
-            if path:
-                shutil.rmtree(Path(path), ignore_errors=True)
+    def needed(self, standing: Standing, stopped: Mapping[str, Any] | None) -> Needed:
+        if standing.ended or not stopped or stopped["stop"] <= standing.reached or not stopped["checkpoint"]:
+            return Needed()
+        return Needed(frozenset({stopped["checkpoint"]}))
 
     def _rungs(self, epochs: float) -> tuple[int, ...]:
         horizon = self._plan.horizon(epochs, share=1 - 1 / self._folds)

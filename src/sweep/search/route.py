@@ -11,6 +11,7 @@ from sweep.errors import ConfigError
 from sweep.search.folds import Folds
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Asha, Pruned, Scheduler, TopK, Wilcoxon
+from sweep.search.states import Needed
 from sweep.search.stretch import Stretches
 from sweep.types import Job, Recipe, Report, RowProbe, Standing, Verdict, View
 
@@ -53,8 +54,8 @@ class Route(Protocol):
     def whole(self, standing: Standing) -> tuple[int, int]:
         """How far its recipe is trained on the whole train split, and the schedule's horizon there."""
 
-    def drop(self, standing: Standing, stopped: Mapping[str, Any] | None) -> None:
-        """Remove the states on disk that are needed no more. stopped: the entry of that name."""
+    def needed(self, standing: Standing, stopped: Mapping[str, Any] | None) -> Needed:
+        """Its states that stay on disk. stopped: the entry of that name."""
 
 
 def check_route(scheduler: Scheduler, folds: int | None) -> None:

@@ -48,6 +48,15 @@ class Scheduler(Protocol):
     def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         """What to do with a free slot. may_start: the budget allows another trial."""
 
+    def out(self, standings: Standings, ladder: Sequence[int], *, trials: int) -> frozenset[str]:
+        """Paused trials that `next` advances no more, whatever so many trials in all bring.
+
+        A last resort apart: their states are removed, and one that goes on all the same begins again.
+        """
+
+    def waiting(self, ladder: Sequence[int], trials: int) -> int:
+        """About how many states trials keep between rungs at once, at most."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asha:
@@ -67,9 +76,12 @@ class Asha:
         return geometric_ladder(horizon, unit, eta=self.eta, rungs=self.rungs)
 
     def examples(self, ladder: Sequence[int], trials: int) -> int:
+        return _examples(ladder, self._arrivals(ladder, trials))
+
+    def _arrivals(self, ladder: Sequence[int], trials: int) -> list[int]:
         # The defaults reach each rung, and of the others one at least.
         others = _reaching(trials - 1, rungs=len(ladder), eta=self.eta)
-        return _examples(ladder, [1 + max(arrivals, min(trials - 1, 1)) for arrivals in others])
+        return [1 + max(arrivals, min(trials - 1, 1)) for arrivals in others]
 
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         return True
@@ -85,6 +97,21 @@ class Asha:
         if may_start:
             return "start"
         return _last_resort(standings)
+
+    def out(self, standings: Standings, ladder: Sequence[int], *, trials: int) -> frozenset[str]:
+        out: set[str] = set()
+        for rung in ladder[:-1]:
+            # Ranks only get worse, and no more can come to this rung than have not missed it.
+            missed = sum(rung not in s.values and (s.ended or s.trial.id in out) for s in standings)
+            best = (max(trials, len(standings)) - missed) // self.eta
+            out |= _behind(standings, rung, best)
+        return frozenset(out)
+
+    def waiting(self, ladder: Sequence[int], trials: int) -> int:
+        if len(ladder) == 1:
+            return 0
+        *higher, _ = self._arrivals(ladder, trials)[1:]
+        return min(trials, trials // self.eta + 1) + 2 * sum(higher)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +151,12 @@ class TopK:
                 return Advance(str(place.number))
         return _last_resort(standings)
 
+    def out(self, standings: Standings, ladder: Sequence[int], *, trials: int) -> frozenset[str]:
+        return _behind(standings, ladder[0], self.k) if len(ladder) > 1 else frozenset()
+
+    def waiting(self, ladder: Sequence[int], trials: int) -> int:
+        return min(trials, self.k + 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Full:
@@ -140,6 +173,12 @@ class Full:
 
     def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         return _straight_on(standings, may_start=may_start)
+
+    def out(self, standings: Standings, ladder: Sequence[int], *, trials: int) -> frozenset[str]:
+        return frozenset()
+
+    def waiting(self, ladder: Sequence[int], trials: int) -> int:
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +203,12 @@ class Pruned:
 
     def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         return _straight_on(standings, may_start=may_start)
+
+    def out(self, standings: Standings, ladder: Sequence[int], *, trials: int) -> frozenset[str]:
+        return frozenset()
+
+    def waiting(self, ladder: Sequence[int], trials: int) -> int:
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +248,12 @@ class Wilcoxon:
 
     def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         return _straight_on(standings, may_start=may_start)
+
+    def out(self, standings: Standings, ladder: Sequence[int], *, trials: int) -> frozenset[str]:
+        return frozenset()
+
+    def waiting(self, ladder: Sequence[int], trials: int) -> int:
+        return 0
 
 
 def geometric_ladder(horizon: int, unit: int, *, eta: int, rungs: int) -> tuple[int, ...]:
@@ -268,6 +319,14 @@ def _defaults_due(standings: Standings) -> Advance | None:
 
 def _defaults_advance(standings: Standings) -> Advance | None:
     return Advance("0") if standings and standings[0].state == "paused" else None
+
+
+def _behind(standings: Standings, rung: int, best: int) -> frozenset[str]:
+    """Those that wait at this rung, not among its so many best; not the defaults, nor a last resort."""
+    waiting = [place for place in standings.waiting(rung) if place.number != 0]
+    resort = waiting[: 0 if standings.others("complete") else 1]
+    chosen = {place.number for place in (*standings.ranked(rung)[:best], *resort)}
+    return frozenset(str(place.number) for place in waiting if place.number not in chosen)
 
 
 def _straight_on(standings: Standings, *, may_start: bool) -> Decision:

@@ -1,18 +1,37 @@
-"""The states of a trial on disk: which to go on from, which are needed no more."""
+"""The states of trials on disk: which to go on from, which stay, which are needed no more.
+
+A trial that may go on keeps the newest state, from which it does; the one that would count if it were judged
+now; and the one before, in case the newest is found broken. A complete one keeps the state that counts, as a
+result. Whatever else there is goes once the report that makes it useless is stored, and with it the states of
+paused trials that the scheduler can't choose any more. The one before and those of complete trials are spare:
+where room is short they go as well. No state that is gone costs a trial: it goes on from an earlier one, or
+begins again.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
-from sweep.engines.checkpoint import verified
+from sweep.engines import checkpoint
 from sweep.errors import CheckpointError
-from sweep.types import Standing
+from sweep.types import Job, Report, Standing
 
 _logger = logging.getLogger("sweep.search")
+
+
+class Needed(NamedTuple):
+    """The states of a trial that stay. spare: as long as there is room."""
+
+    kept: frozenset[str] = frozenset()
+    spare: frozenset[str] = frozenset()
+
+
+def places(reports: Iterable[Report]) -> frozenset[str]:
+    """Of the states that these reports left."""
+    return frozenset(report.checkpoint for report in reports if report.checkpoint)
 
 
 def newest(standing: Standing, stopped: Mapping[str, Any] | None, *, most: int) -> tuple[int, str | None]:
@@ -20,25 +39,41 @@ def newest(standing: Standing, stopped: Mapping[str, Any] | None, *, most: int) 
 
     stopped: the state in which a job was cut short, if one was. most: examples that it may have seen.
     """
-    kept = {report.examples_seen: report.checkpoint for report in standing.reports}
+    broken: CheckpointError | None = None
+    found: tuple[int, str | None] = 0, None
+    known = {report.examples_seen: report.checkpoint for report in standing.reports}
     if stopped:
-        kept[stopped["examples"]] = stopped["checkpoint"]
-    for examples, path in sorted(kept.items(), reverse=True):
-        if path is None or examples > most:
+        known[stopped["examples"]] = stopped["checkpoint"]
+    for examples, state in sorted(known.items(), reverse=True):
+        if state is None or examples > most:
             continue
         try:
-            return examples, str(verified(Path(path)))
+            found = examples, checkpoint.whole(state)
+            break
         except CheckpointError as error:
-            _logger.warning("Trial %s goes on from an earlier state: %s", standing.trial.id, error)
-    return 0, None
+            broken = broken or error
+    if broken:
+        _logger.warning(
+            "Trial %s goes on from an earlier state, %d examples: %s", standing.trial.id, found[0], broken
+        )
+    return found
 
 
-def drop(standing: Standing, stopped: Mapping[str, Any] | None) -> None:
-    """Remove the states of a final trial, all but the one that counts of a complete trial."""
-    paths = [Path(report.checkpoint) for report in standing.reports if report.checkpoint]
-    kept = paths[-1] if paths and standing.state == "complete" else None
-    if stopped and stopped["checkpoint"]:
-        paths.append(Path(stopped["checkpoint"]))
-    for path in paths:
-        if path != kept:
-            shutil.rmtree(path, ignore_errors=True)
+def without_broken(report: Report, job: Job) -> Report:
+    """The report; of a job whose checkpoint is broken: that is removed, and the job counts as stopped there.
+
+    Where its files are as they were written, its worker can't read them, and the trial is failed.
+    """
+    if report.state != "broken":
+        return report
+    if job.checkpoint is None:
+        return dataclasses.replace(report, state="failed")
+    if not checkpoint.is_broken(job.checkpoint):
+        reason = (
+            f"{report.error} Here it is whole: `checkpoints` must be a place that every worker reads as this "
+            "machine does."
+        )
+        return dataclasses.replace(report, state="failed", error=reason)
+    _logger.warning("Trial %s goes on from an earlier state: %s", job.trial.id, report.error)
+    checkpoint.remove(job.checkpoint)
+    return dataclasses.replace(report, state="stopped", checkpoint=None)

@@ -10,7 +10,7 @@ from sweep.search.aims import asked
 from sweep.search.entries import AGAIN, STOPPED, next_attempt, rung_entry, rung_key
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Scheduler
-from sweep.search.states import drop, newest
+from sweep.search.states import Needed, newest, places
 from sweep.types import Job, Recipe, Report, RowProbe, Standing, Verdict, View
 
 
@@ -80,6 +80,12 @@ class Stretches:
         # As far as to the state that counts, where a trial got worse after it.
         return standing.reports[-1].examples_seen if standing.state == "complete" else horizon, horizon
 
-    def drop(self, standing: Standing, stopped: Mapping[str, Any] | None) -> None:
+    def needed(self, standing: Standing, stopped: Mapping[str, Any] | None) -> Needed:
         if standing.ended:
-            drop(standing, stopped)
+            counts = standing.reports[-1:] if standing.state == "complete" else ()
+            return Needed(spare=places(counts))
+        rungs = standing.rungs
+        kept = places((rungs[-1], best_rung(rungs))) if rungs else frozenset()
+        if stopped and stopped["stop"] == self.next_stop(standing) and stopped["checkpoint"]:
+            kept |= {stopped["checkpoint"]}
+        return Needed(kept, spare=places(rungs[-2:-1]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import time
 import warnings
@@ -29,6 +30,7 @@ from sweep.evaluation.guards import guard_probe
 from sweep.search.aims import check_directions, directions, measured, told
 from sweep.search.allowance import Account, Spent, seconds_left
 from sweep.search.budget import may_advance, may_start
+from sweep.search.disk import Disk
 from sweep.search.draw import Draw
 from sweep.search.entries import (
     AIMS,
@@ -53,8 +55,11 @@ from sweep.search.plan import Plan
 from sweep.search.route import route_of
 from sweep.search.scheduler import Advance, Scheduler
 from sweep.search.standings import Standings
+from sweep.search.states import without_broken
 from sweep.search.storage import PausedAsPruned
 from sweep.types import Aimed, Capacity, Done, Job, Progress, Recipe, Report, Standing, Verdict, Wait
+
+_logger = logging.getLogger("sweep.search")
 
 
 class Study:
@@ -78,6 +83,7 @@ class Study:
         storage: BaseStorage,
         sampler: Callable[[int], BaseSampler],
         scheduler: Scheduler,
+        disk: Disk | None = None,
         clock: Callable[[], float] = time.monotonic,
         devices: Callable[[], Sequence[int]] = lambda: (1,),
     ) -> None:
@@ -88,6 +94,9 @@ class Study:
         self._clock = clock
         self._devices = devices
         self._jobs: dict[str, Job] = {}
+        self._disk = disk or Disk()
+        self._reports_since_dropped = 0
+        self._has_told_of_disk = False
         self._again: deque[int] = deque()
         self._interrupted = False
         self.route = route_of(plan, scheduler)
@@ -152,6 +161,11 @@ class Study:
         """Examples that the whole budget trains if no trial ends early."""
         return self._scheduler.examples(self.ladder, self.plan.trials)
 
+    @property
+    def most_waiting(self) -> int:
+        """States that trials keep between rungs at once, at most."""
+        return self._scheduler.waiting(self.ladder, self.plan.trials)
+
     def note(self, name: str, fact: object) -> None:
         """Keep a fact about the sweep, plain JSON, with the study; `stored.notes` holds it for others."""
         self._optuna.set_user_attr(f"{NOTE}{name}", fact)
@@ -168,6 +182,21 @@ class Study:
             self._kept_at = spent.seconds
             self._optuna.set_user_attr(SECONDS, self.seconds_spent)
             self._optuna.set_user_attr(SPENT, list(spent))
+
+    def make_room(self, states: int) -> bool:
+        """Whether so many more states fit, once those that are spare went, as many as that takes.
+
+        First the state before the newest of paused trials, then those of complete ones, the worst first.
+        """
+        complete = [one for one in self.standings if one.state == "complete"]
+        for standing in (
+            *(one for one in self.standings if one.state == "paused"),
+            *sorted(complete, key=lambda one: -one.loss),
+        ):
+            if self._disk.fits(states):
+                break
+            self._disk.drop_spare(standing.trial.id)
+        return self._disk.fits(states)
 
     def interrupt(self) -> None:
         """Hand out nothing more and cancel what is out; the study can be continued afterwards."""
@@ -193,7 +222,8 @@ class Study:
                 trials=self.plan.trials,
                 seconds_left=self.seconds_left,
                 workers=len(self.devices),
-            ),
+            )
+            and self._has_room(),
         )
         if decision == "start":
             return self._hand_out(self._start())
@@ -226,6 +256,8 @@ class Study:
 
     def _take(self, event: Report, job: Job) -> None:
         number, stop = int(job.trial.id), job.before + job.stop
+        event = without_broken(event, job)
+        self._disk.came(job.trial.id, event.checkpoint)
         event = judgeable(judged_by(event, self.plan.judged_by, self.plan.metrics))
         event, aims = measured(event, self.plan, job.evaluation)
         if number == 0 and event.state == "failed":
@@ -243,6 +275,7 @@ class Study:
             case "diverged" | "infeasible" | "failed":
                 self._set(number, END, entry(event))
         self._settle(number)
+        self._drop_hopeless()
         cut_short = event.state == "stopped" and not self._interrupted
         if cut_short or self._is_due_again(self.standings[number]):
             self._again.append(number)
@@ -340,7 +373,8 @@ class Study:
                     trial.report(loss, step)
             standing = self._tell(trial, standing)
         self.standings.put(standing)
-        self.route.drop(standing, frozen.user_attrs.get(STOPPED))
+        stopped = frozen.user_attrs.get(STOPPED)
+        self._disk.keep(standing, stopped, self.route.needed(standing, stopped))
 
     def _tell(self, trial: optuna.Trial, standing: Standing) -> Standing:
         number = trial.number
@@ -380,6 +414,8 @@ class Study:
             out = frozen.user_attrs.get(JOB, {}).get("stop", self.ladder[0])
             if self._is_due_again(standing) or (standing.state == "paused" and out > standing.reached):
                 self._again.append(number)
+        self._reports_since_dropped = len(self.standings)
+        self._drop_hopeless()
 
     def _outline(self) -> dict[str, object]:
         """What a reader of the storage can't tell from the trials."""
@@ -414,6 +450,35 @@ class Study:
                 + "\nIts trials don't compare with what is asked for now. Restore the values above to go on "
                 f"with it, or start a new study beside it with name={self.plan.name}_2."
             )
+
+    # Disk
+
+    def _has_room(self) -> bool:
+        """For one more trial beside those in training: each writes a state before an older one goes."""
+        needed = 2 * (len(self._jobs) + 1)
+        fits = self._disk.fits(needed) or self.make_room(needed)
+        if not fits and not self._has_told_of_disk:
+            self._has_told_of_disk = True
+            _logger.warning(
+                "checkpoints: %s has room for %s more bytes, and a checkpoint takes %s: no trial is begun "
+                "while it is so, those on the way go to their end. Free space, or raise budget.disk_gb; what "
+                "is not begun by then, the same command begins when it is started again.",
+                self._disk.place,
+                f"{max(0, math.floor(self._disk.left_bytes)):,}",
+                f"{self._disk.state_bytes:,}",
+            )
+        return fits
+
+    def _drop_hopeless(self) -> None:
+        """Remove states of trials that can't be chosen any more; not at each report, as it looks at all."""
+        self._reports_since_dropped += 1
+        if 8 * self._reports_since_dropped <= len(self.standings):
+            return
+        self._reports_since_dropped = 0
+        for trial in self._scheduler.out(self.standings, self.ladder, trials=self.plan.trials):
+            # Those go on whatever the scheduler says.
+            if int(trial) not in self._again and not self._is_due_again(self.standings[int(trial)]):
+                self._disk.drop(trial)
 
     # Small things
 

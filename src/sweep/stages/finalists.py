@@ -17,7 +17,7 @@ from sweep.evaluation.compare import FEWEST_CLUSTERS
 from sweep.evaluation.learning_curve import PARTS
 from sweep.schema import require
 from sweep.search.study import Study
-from sweep.stages.kept import run_kept
+from sweep.stages.kept import drop_states, run_kept
 from sweep.stages.yardstick import Measured, Yardstick
 from sweep.types import Asking, Backend, Job, Probe, Report, RowLoss, RowProbe, Standing, Trial, View
 
@@ -165,6 +165,7 @@ class Finalists:
             for share in PARTS
         }
         reports = self._run(list(jobs.values()))
+        drop_states(list(jobs.values()), path=self._kept, key=self._key)
         losses = {share: reports[job.id].validation_loss for share, job in jobs.items()}
         found = {share: loss for share, loss in losses.items() if loss is not None}
         whole = trained.reports[seed].validation_loss
@@ -235,8 +236,15 @@ class Finalists:
         return reports
 
     def _run(self, jobs: Sequence[Job]) -> dict[str, Report]:
-        key = [self.study.fingerprint, self.yardstick.data.fingerprint]
-        return run_kept(jobs, self.backend, path=self.folder / "confirm.json", key=key)
+        return run_kept(jobs, self.backend, path=self._kept, key=self._key)
+
+    @property
+    def _kept(self) -> Path:
+        return self.folder / "confirm.json"
+
+    @property
+    def _key(self) -> list[str]:
+        return [self.study.fingerprint, self.yardstick.data.fingerprint]
 
 
 def _end(report: Report) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sweep.engines.checkpoint import verified
+from sweep.engines.checkpoint import is_broken, remove, whole
 from sweep.errors import CheckpointError
 from sweep.paths import write_whole
 from sweep.search.loop import Jobs
@@ -19,7 +19,8 @@ from sweep.types import Backend, Job, Reply, Report, RowLoss, RowProbe
 def run_kept(jobs: Sequence[Job], backend: Backend, *, path: Path, key: Sequence[str]) -> dict[str, Report]:
     """The report of each job by its id: from the file where it was reached before, else run now.
 
-    key: what the jobs' results depend on beside the jobs. Each report is written as it comes in.
+    key: what the jobs' results depend on beside the jobs. Each report is written as it comes in. A state that
+    is found broken is removed, so that another start trains it again.
     """
     kept = _read(path)
     digests = {job.id: _digest(job, key) for job in jobs}
@@ -36,7 +37,20 @@ def run_kept(jobs: Sequence[Job], backend: Backend, *, path: Path, key: Sequence
         if event.state == "reached":
             kept[digests[event.job]] = asdict(event)
             write_whole(path, json.dumps(kept))
+        state = next(job.checkpoint for job in missing if job.id == event.job)
+        if event.state == "broken" and state and is_broken(state):
+            remove(state)
     return {job.id: found[job.id] for job in jobs if job.id in found}
+
+
+def drop_states(jobs: Sequence[Job], *, path: Path, key: Sequence[str]) -> None:
+    """Remove the states that these jobs left, and keep their reports: nothing goes on from them."""
+    kept = _read(path)
+    for digest in {_digest(job, key) for job in jobs} & kept.keys():
+        if state := kept[digest]["checkpoint"]:
+            remove(state)
+            kept[digest]["checkpoint"] = None
+    write_whole(path, json.dumps(kept))
 
 
 def once(replies: Sequence[Reply], *, path: Path, key: Sequence[str]) -> tuple[Reply, ...]:
@@ -78,7 +92,7 @@ def _usable(job: Job, kept: dict[str, Any]) -> bool:
     if job.start == job.stop or kept["checkpoint"] is None:
         return True
     try:
-        verified(Path(kept["checkpoint"]))
+        whole(kept["checkpoint"])
     except CheckpointError:
         return False
     return True

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep.engines.checkpoint import ADAPTER_FILES, export_adapter
+from sweep.engines.checkpoint import export_adapter, holds_adapter
 from sweep.tracking.best import Written, write_best
 from sweep.tracking.mlflow import Tracker, Tracking
 from sweep.tracking.registry import Adapter, RegisteredAdapter, register_adapter
@@ -50,8 +50,8 @@ def publish(
             tracker.log_metrics({f"defaults/{split}": score.value})
     if winner.broken:
         return Published(path=written.path, notice=_unfit(written, winner), adapter=None)
-    checkpoint = Path(winner.reports[-1].checkpoint or "")
-    if not tracking.register or not (checkpoint / ADAPTER_FILES[0]).is_file():
+    checkpoint = winner.reports[-1].checkpoint
+    if not tracking.register or checkpoint is None or not holds_adapter(checkpoint):
         return Published(path=written.path, notice=written.notice, adapter=None)
     adapter = Adapter(
         folder=export_adapter(checkpoint, folder / "best_adapter"),
