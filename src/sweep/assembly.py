@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 from sweep.config import Config, dump
 from sweep.data.audit.finding import Audited
@@ -22,6 +23,7 @@ from sweep.evaluation.metrics import LOSS
 from sweep.evaluation.outcomes import Judge
 from sweep.evaluation.pareto import Pareto
 from sweep.evaluation.scorers import FACTS
+from sweep.redaction import hidden
 from sweep.stages.audit import audit_data
 from sweep.stages.baselines import Baselines
 from sweep.stages.yardstick import Yardstick
@@ -52,8 +54,8 @@ class Assembly:
 
     @property
     def model_description(self) -> Mapping[str, object]:
-        """The base model as a best config stores it."""
-        return describe(self.model)
+        """The base model as a best config stores it: without secrets."""
+        return cast("Mapping[str, object]", hidden(describe(self.model)))
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
