@@ -22,7 +22,8 @@ from sweep.evaluation.objective import Loss
 from sweep.evaluation.scorers import Chrf, Facts
 from sweep.grammar import spell_out
 from sweep.paths import packaged_root
-from sweep.schema import HIDDEN, build
+from sweep.redaction import HIDDEN
+from sweep.schema import build
 from sweep.search.space import Space
 from sweep.targets import Target, read_target
 from sweep.usage import usage
@@ -353,7 +354,8 @@ class TestSpace:
 
 class TestRemoteCode:
     MODEL = (
-        "{_target_: sweep.engines.model.Pretrained, path: them/theirs, revision: abc, dtype: float32, "
+        "{_target_: sweep.engines.model.Pretrained, path: them/theirs, "
+        f"revision: {'0a' * 20}, dtype: float32, "
         "trust_remote_code: true}"
     )
 
@@ -707,7 +709,8 @@ class TestSecrets:
             f"query: 'postgresql://host/db?password={self.PASSWORD}', rows: 3}}",
         )
         assert config.storage == config.tracking.uri == f"postgresql://me:{self.PASSWORD}@host/db"
-        assert config.composed["storage"] == config.composed["tracking"]["uri"] == HIDDEN
+        assert config.composed["storage"] == config.composed["tracking"]["uri"]
+        assert config.composed["storage"] == f"postgresql://me:{HIDDEN}@host/db"
         assert config.composed["best"]["api_key"] == HIDDEN
         assert config.composed["best"]["rows"] == 3
         for text in (str(config.composed), str(config.overrides)):

@@ -185,9 +185,9 @@ EXPERIMENT_FILE = [
     ),
     Mistake(
         "+experiment=mine objective=loss",
-        "model.trust_remote_code=true",
-        "must name the commit",
-        "Set model.revision or drop",
+        "model.trust_remote_code: a file sets it",
+        "only the command line",
+        "write ++model.trust_remote_code=true",
         mine("defaults: [{override /model: hub}]\nname: mine\nmodel: {trust_remote_code: true}\n"),
     ),
     *(
@@ -402,8 +402,9 @@ MODEL = [
     Mistake(f"{TORCH} model.path=./none", "model.path=./none", "no such folder", "Correct the path"),
     Mistake(f"{TORCH} model.path=./a", "holds no config.json", "must", "Name the folder", {"a/README": ""}),
     Mistake(f"{TORCH} model.path=us/ours", "model.path=us/ours", "no answer", "name its folder or file"),
-    Mistake(
-        f"{TORCH} model.trust_remote_code=true", "trust_remote_code=true", "name the commit", "Set model.rev"
+    *(
+        Mistake(f"{TORCH} model.trust_remote_code=true {revision}", told, "name the commit", "Set model.rev")
+        for revision, told in (("", "it is null"), ("model.revision=main", "it is main"))
     ),
     Mistake(
         "+experiment=smoke model=smollm2_135m model.package=llm_none",

@@ -27,6 +27,7 @@ from sweep.evaluation.metrics import LOSS
 from sweep.evaluation.outcomes import Judge
 from sweep.evaluation.pareto import Pareto
 from sweep.evaluation.scorers import FACTS
+from sweep.redaction import hidden
 from sweep.search.disk import Disk
 from sweep.search.plan import Plan
 from sweep.stages.audit import audit_data
@@ -65,8 +66,8 @@ class Assembly:
 
     @property
     def model_description(self) -> Mapping[str, object]:
-        """The base model as a best config stores it."""
-        return describe(self.model)
+        """The base model as a best config stores it: without secrets."""
+        return cast("Mapping[str, object]", hidden(describe(self.model)))
 
     @property
     def fingerprint(self) -> Mapping[str, str]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 
 from rich.console import Console
 
 from sweep.config import Config, Place, compose, describe, locate
 from sweep.errors import ConfigError, OutageError, SweepError
+from sweep.redaction import Printable, printable
 from sweep.usage import usage
 
 INTERRUPTED = 130
@@ -33,16 +36,16 @@ def run_reader(name: str, arguments: Sequence[str], command: Callable[[Place], i
 def _run(name: str, arguments: Sequence[str], command: Callable[[Sequence[str]], int]) -> int:
     def body(arguments: Sequence[str]) -> int:
         if {"-h", "--help"} & set(arguments):
-            print(usage(name), end="")
+            print(printable(usage(name)), end="")
             return 0
         if not arguments:
-            print(usage(name))
+            print(printable(usage(name)))
             raise ConfigError(
                 "No experiment was named; one must be. Choose one from above, for instance python -m "
                 f"{name} +experiment=support_bot, or write your own: python -m sweep.init."
             )
         if shown := [argument for argument in arguments if argument.startswith("--cfg")]:
-            print(describe(_without_cfg(arguments, shown[0])), end="")
+            print(printable(describe(_without_cfg(arguments, shown[0]))), end="")
             return 0
         return command(arguments)
 
@@ -50,7 +53,14 @@ def _run(name: str, arguments: Sequence[str], command: Callable[[Sequence[str]],
 
 
 def answer(name: str, arguments: Sequence[str], body: Callable[[Sequence[str]], int]) -> int:
-    """What the body of `python -m <name>` returns; 2 for an error to mend, 130 or 143 if stopped."""
+    """What the body of `python -m <name>` returns; 2 for an error to mend, 130 or 143 if stopped.
+
+    What nobody foresaw ends with its traceback; there too, and in every warning, secrets are hidden.
+    """
+    sys.excepthook = _crash
+    logging.captureWarnings(True)
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Printable())
     try:
         return body(arguments)
     except SweepError as error:
@@ -111,12 +121,16 @@ def interruptible(stop: Callable[[], None] | None = None) -> Iterator[None]:
 
 def _stopped(name: str, arguments: Sequence[str], exit_code: int) -> int:
     again = shlex.join(["python", "-m", name, *arguments])
-    print(f"\nStopped. What is done is kept; go on with:\n  {again}", file=sys.stderr)
+    print(f"\nStopped. What is done is kept; go on with:\n  {printable(again)}", file=sys.stderr)
     return exit_code
 
 
+def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(printable("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
 def _complain(text: str) -> None:
-    Console(stderr=True).print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).print(printable(text), style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def _without_cfg(arguments: Sequence[str], option: str) -> list[str]:

@@ -14,16 +14,22 @@ from typing import Any, NamedTuple, cast
 from hydra import compose as hydra_compose
 from hydra import initialize
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
+from yaml.reader import ReaderError
 
+from sweep.environment import without_environment
 from sweep.errors import ConfigError
 from sweep.overrides import ADDED, Groups, offer, parse
 from sweep.paths import packaged_root
-from sweep.schema import ALIKE, HIDDEN, hidden, instead, nearest, nearest_path
+from sweep.redaction import hidden, remember
+from sweep.schema import ALIKE, instead, nearest, nearest_path
+from sweep.untrusted import check_file, leaves, names_above
 
 _PRIMARY = "sweep_primary"
 _FOLDERS = ("conf", "sweeps")
@@ -55,7 +61,19 @@ def compose_plain(overrides: Sequence[str], working_directory: Path | None = Non
 
     Raises ConfigError for what can't be composed, and for whatever configures or reads Hydra itself.
     """
+    try:
+        return _composition(overrides, working_directory)
+    except RecursionError as error:
+        raise ConfigError(
+            "The configuration can't be composed: a value is nested hundreds of levels deep, or refers to "
+            "itself; no configuration does. Do not use the file that holds it."
+        ) from error
+
+
+def _composition(overrides: Sequence[str], working_directory: Path | None) -> Composition:
     roots = search_path(working_directory)
+    for file in _foreign(roots):
+        check_file(file)
     known = groups(working_directory)
     parsed = parse(overrides, known)
     config = _composed(roots, parsed)
@@ -64,13 +82,17 @@ def compose_plain(overrides: Sequence[str], working_directory: Path | None = Non
         raise ConfigError(
             f"{reference}: ${{hydra:...}} can't be used here, for Hydra runs nothing. Write the value itself."
         )
+    if cut := next((path for path, text in _texts(raw) if "\0" in text), None):
+        raise ConfigError(f"{cut}: holds the character \\0, where systems end a text. Remove it.")
     missing = [path for path, text in _texts(raw) if text == "???"]
     if missing:
         raise ConfigError(_missing(min(missing, key=lambda path: path != "name"), parsed, known))
     by_hand = frozenset(_by_hand(parsed))
+    plain = _resolved(config)
+    remember(plain)
     return Composition(
-        plain=_resolved(config),
-        redacted=cast("dict[str, Any]", hidden(_resolved(OmegaConf.create(_without_environment(raw))))),
+        plain=plain,
+        redacted=cast("dict[str, Any]", hidden(without_environment(raw))),
         overrides=tuple(_without_secrets(*pair) for pair in zip(overrides, parsed, strict=True)),
         by_hand=by_hand,
         strays=frozenset(_strays(raw, parsed, known)) - by_hand,
@@ -117,6 +139,8 @@ def _composed(roots: Sequence[Path], parsed: Sequence[Override]) -> DictConfig:
         with initialize(config_path=None, job_name="sweep", version_base="1.3"):
             own = _shipped_hydra_node()
             config = hydra_compose(_PRIMARY, overrides=lines, return_hydra_config=True)
+            # As long again, so only where there may be something: another project's files may lie there.
+            loaded = _loaded(lines) if any(map(names_above, _foreign(roots))) else []
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).strip("/").rpartition("/")
         raise ConfigError(
@@ -125,6 +149,11 @@ def _composed(roots: Sequence[Path], parsed: Sequence[Override]) -> DictConfig:
         ) from error
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(_explained(error, roots, parsed)) from error
+    if outside := next((name for name in loaded if leaves(name)), None):
+        raise ConfigError(
+            f"{outside}: a defaults list names it, but it leaves the folders of configurations; the files of "
+            "conf/ and sweeps/ alone may be named. Copy it there, or drop the line."
+        )
     node = _hydra_node(config)
     if foreign := [key for key in node if node[key] != own.get(key)]:
         raise ConfigError(
@@ -132,6 +161,19 @@ def _composed(roots: Sequence[Path], parsed: Sequence[Override]) -> DictConfig:
             "it. Remove the `hydra` keys from the experiment and the files that it names."
         )
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def _foreign(roots: Sequence[Path]) -> Iterator[Path]:
+    """The files on the search path that the product does not ship."""
+    own = [packaged_root() / name for name in _FOLDERS]
+    return (file for root in roots if root not in own for file in sorted(root.rglob("*.yaml")))
+
+
+def _loaded(lines: Sequence[str]) -> list[str]:
+    """Every file that goes into the composition, as the defaults lists name it."""
+    loader = GlobalHydra.instance().config_loader()
+    found = loader.compute_defaults_list(_PRIMARY, list(lines), RunMode.RUN)
+    return [str(each.config_path) for each in found.defaults]
 
 
 @cache
@@ -156,6 +198,8 @@ def _explained(error: Exception, roots: Sequence[Path], parsed: Sequence[Overrid
             f"{mark.name}, line {mark.line + 1}: is no YAML: {error.problem}. {tabs}: `key: value`, the keys "
             "of one level below each other, each once."
         )
+    if isinstance(error, ReaderError):
+        return f"{error.name}: is no YAML: {_first_line(error)}. Remove that character."
     text = str(error) or str(error.__cause__)
     if found := re.search(r"Multiple values for (\w+)\. To override a value use '(override )(.+)'", text):
         return (
@@ -227,15 +271,6 @@ def _resolved(config: Any) -> dict[str, Any]:
             f"{place}: what it refers to can't be had: {_first_line(error)}. Set the environment variable or "
             "correct the name between ${ and }."
         ) from error
-
-
-def _without_environment(node: Any) -> Any:
-    """The unresolved node with each value from the environment hidden, and so whatever refers to it."""
-    if isinstance(node, dict):
-        return {key: _without_environment(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_without_environment(value) for value in node]
-    return HIDDEN if isinstance(node, str) and "oc.env" in node else node
 
 
 def _without_secrets(line: str, override: Override) -> str:

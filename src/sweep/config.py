@@ -14,9 +14,10 @@ import yaml
 from sweep.composition import compose_plain, groups, purpose
 from sweep.errors import ConfigError, SpaceError
 from sweep.grammar import spell_out
+from sweep.redaction import HIDDEN
 from sweep.schema import build, convert, nearest, require
 from sweep.search.allowance import Budget
-from sweep.targets import Target, read_target
+from sweep.targets import Target, named_in, read_target
 from sweep.types import Backend, Engine, Recipe
 from sweep.yardsticks import check_objective, read_baselines, read_metrics, read_objective, read_scorers
 
@@ -169,15 +170,16 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     trusts_code = "model.trust_remote_code" in composition.by_hand and _runs_code(node["model"])
     if isinstance(node["best"], Mapping) and "model" in node["best"]:
         # Merged key by key, two kinds of models would make a third.
-        node["model"] = node["best"]["model"]
+        node["model"] = _with_secrets_of(node["model"], node["best"]["model"])
     if isinstance(node["best"], Mapping) and "folds" in node["best"]:
         # As it was found: on the pool of a cross-validation, or on the train split alone.
         node["validation"] = {"folds": node["best"]["folds"]}
     found = node["best"] is not None or "best" in composition.by_hand
-    if found and _runs_code(node["model"]) and not trusts_code:
+    if _runs_code(node["model"]) and not trusts_code:
         raise ConfigError(
-            "best.model.trust_remote_code: a found configuration may not decide to run code from a model's "
-            "repository. If you reviewed the code, write ++model.trust_remote_code=true on the command line."
+            f"{'best.' if found else ''}model.trust_remote_code: a file sets it, but only the command line "
+            "may decide to run code from a model's repository. If you reviewed that code, write "
+            "++model.trust_remote_code=true on the command line."
         )
     trusted = _trusted(node["trusted_targets"], composition.by_hand)
 
@@ -259,6 +261,13 @@ def _trusted(node: object, by_hand: frozenset[str]) -> tuple[str, ...]:
             f"trust. Remove it there, and write trusted_targets=[{listed}] if you trust them."
         )
     return trusted
+
+
+def _with_secrets_of(configured: object, found: object) -> object:
+    """The found model; the secrets that its file could not hold are the configured one's."""
+    if not isinstance(found, Mapping) or not isinstance(configured, Mapping):
+        return found
+    return {key: configured.get(key) if value == HIDDEN else value for key, value in found.items()}
 
 
 def _runs_code(model: object) -> bool:
@@ -367,11 +376,12 @@ def _check_together(config: Config) -> None:
             "backend=inline must be it. Write backend=inline, or name a folder."
         )
     sampler, scheduler = config.sampler.cls, config.scheduler.cls
-    if issubclass(sampler, BruteForceSampler | CmaEsSampler | GridSampler):
+    unfit = (BruteForceSampler, CmaEsSampler, GridSampler)
+    if named := next((one for one in named_in(config.sampler) if issubclass(one.cls, unfit)), None):
         raise ConfigError(
-            f"sampler: {sampler.__name__} needs the trial that it draws in the storage, or unpickles what it "
-            "finds there; here a trial is stored after it is drawn, and a storage may be anybody's. Write "
-            "sampler=tpe, and for a small space name its values as choices."
+            f"{named.path}: {named.cls.__name__} needs the trial that it draws in the storage, or unpickles "
+            "what it finds there; here a trial is stored after it is drawn, and a storage may be anybody's. "
+            "Write sampler=tpe, and for a small space name its values as choices."
         )
     full = issubclass(scheduler, Full)
     if issubclass(sampler, GPSampler | BaseGASampler) and not full:

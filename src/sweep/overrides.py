@@ -12,7 +12,8 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Valu
 from hydra.errors import HydraException
 
 from sweep.errors import ConfigError
-from sweep.schema import hidden, nearest
+from sweep.redaction import hidden
+from sweep.schema import nearest
 
 # Groups that the defaults list doesn't name: they are added with a plus.
 ADDED = ("experiment", "best")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 import types
 from collections import abc
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, NewType, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from sweep.errors import ConfigError
+from sweep.redaction import hidden
 
 T = TypeVar("T")
 
@@ -21,14 +21,6 @@ Code = NewType("Code", str)
 # Likeness from which a name may have been meant; below, to suggest one would mislead.
 ALIKE = 0.6
 
-HIDDEN = "***"
-_SECRET = r"(?:password|token(?!s|iz)|secret|api_?key|credential)"
-_SECRET_KEY = re.compile(_SECRET, re.IGNORECASE)
-_IN_TEXT = (
-    (re.compile(rf"({_SECRET}[^=\s&/]*=)[^&\s]+", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(r"(https?://)[^/@\s]+@"), rf"\1{HIDDEN}@"),
-    (re.compile(r"(://[^/@\s:]*):[^/\s]+@"), rf"\1:{HIDDEN}@"),
-)
 _NAMES: Mapping[object, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -146,20 +138,6 @@ def shown(value: object, path: str = "") -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def hidden(value: object, key: str = "") -> object:
-    """The value without its secrets: those under keys such as `api_key`, and passwords in URLs."""
-    if isinstance(value, Mapping):
-        return {name: hidden(inner, str(name)) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [hidden(inner, key) for inner in value]
-    if value is not None and not isinstance(value, bool) and _SECRET_KEY.search(key):
-        return HIDDEN
-    if isinstance(value, str):
-        for pattern, replacement in _IN_TEXT:
-            value = pattern.sub(replacement, value)
-    return value
-
-
 def _scalar(hint: object, value: object, path: str) -> object:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is float and number:
@@ -167,7 +145,8 @@ def _scalar(hint: object, value: object, path: str) -> object:
         if math.isfinite(cast("float", value)):
             return float(cast("float", value))
     elif hint is int:
-        if number and isinstance(value, int):
+        # As for floats; libraries below take no more than 64 bits.
+        if number and isinstance(value, int) and -(2**63) <= value < 2**63:
             return value
     elif hint is not float and isinstance(value, cast("type", hint)):
         return value

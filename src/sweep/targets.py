@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Collection, Mapping, Sequence
+import types
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_type_hints
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from sweep.errors import ConfigError
+from sweep.redaction import hidden, remember
 from sweep.schema import Code, check_keys, convert, nearest, shown
 
 ALLOWED = ("sweep", "optuna.samplers", "optuna.pruners")
@@ -27,7 +29,7 @@ class Target:
 
     def __str__(self) -> str:
         """The class and its arguments, as `Asha(eta=3, rungs=2)`."""
-        given = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
+        given = ", ".join(f"{name}={hidden(value, name)}" for name, value in self.arguments.items())
         return f"{self.cls.__name__}({given})"
 
     def build(self, **runtime: object) -> Any:
@@ -41,6 +43,8 @@ class Target:
                 f"{self.path}: {self.cls.__name__} takes no `{strange[0]}`, which the sweep passes. Name "
                 "another class."
             )
+        # A worker has no configuration to know them from.
+        remember(self.arguments)
         arguments = {name: _built(value) for name, value in self.arguments.items()}
         try:
             return self.cls(**arguments, **runtime)
@@ -90,6 +94,15 @@ def read_target(
     return Target(path=path, cls=cls, arguments=arguments)
 
 
+def named_in(target: Target) -> Iterator[Target]:
+    """The target and all that are nested in it."""
+    yield target
+    for value in target.arguments.values():
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, Target):
+                yield from named_in(inner)
+
+
 def hints_of(cls: type) -> dict[str, object]:
     """The types of the constructor's arguments; `object` where one is not known at run time."""
     return {name: _hint(cls, parameter) for name, parameter in inspect.signature(cls).parameters.items()}
@@ -103,6 +116,8 @@ def _resolve(dotted: object, path: str, *, trusted: Sequence[str]) -> type:
     """
     allowed = (*ALLOWED, *trusted)
     module_name, _, name = _permitted(dotted, path, trusted=trusted).rpartition(".")
+    if not module_name:
+        raise ConfigError(f"{path}: {dotted!r} is no class; module and class must stand here, module.Class.")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -177,7 +192,9 @@ def _argument(hint: object, value: object, path: str, *, trusted: Sequence[str])
     if hint is Code:
         return _permitted(value, path, trusted=trusted)
     if isinstance(value, Mapping) and "_target_" in value:
-        kind = hint if isinstance(hint, type) and hint is not object else None
+        members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        kinds = [member for member in members if isinstance(member, type) and member is not object]
+        kind = next((member for member in kinds if member is not type(None)), None)
         return read_target(value, path, kind=kind, trusted=trusted)
     if isinstance(value, list) and any(isinstance(item, Mapping) and "_target_" in item for item in value):
         return [_argument(object, item, f"{path}[{k}]", trusted=trusted) for k, item in enumerate(value)]

@@ -21,7 +21,7 @@ def test_a_description_reads_back_as_the_same_source(source: Any) -> None:
 
 @pytest.mark.parametrize("revision", [None, "abc"])
 def test_a_description_can_not_ask_for_remote_code(revision: str | None) -> None:
-    with pytest.raises(ModelError, match="by hand, in an experiment file of your own"):
+    with pytest.raises(ModelError, match="on the command line, with the model's own"):
         from_description({**describe(HUB), "trust_remote_code": True, "revision": revision})
 
 

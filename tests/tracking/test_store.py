@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweep.errors import ConfigError
-from sweep.tracking.store import redact
+from sweep.redaction import redact
 from tests.tracking.sweeps import Shop, Sweep
 
 

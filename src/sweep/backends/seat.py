@@ -62,7 +62,8 @@ class Seat:
         # wakes a stopped one when the driver is gone.
         with self.log.open("ab") as log, theirs:
             self._program = subprocess.Popen(
-                [sys.executable, "-m", "sweep.backends.worker", self.name, str(theirs.fileno())],
+                # -P: where its driver did not look, in the working directory above all, it must not either.
+                [sys.executable, "-P", "-m", "sweep.backends.worker", self.name, str(theirs.fileno())],
                 env={**os.environ, **self._environment, "PYTHONPATH": os.pathsep.join(sys.path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

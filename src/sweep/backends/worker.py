@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 
 from sweep.backends.messages import Cancel, Raised, Setting, Sign, Warned
 from sweep.errors import SweepError
+from sweep.redaction import Printable, printable
 from sweep.types import Capacity, Done, Job, Report, Wait
 
 _TRACE_LINES = 6
@@ -111,7 +112,7 @@ def work(link: Connection) -> int:
             driver.tell(event)
         engine.close()
     except Exception as error:  # noqa: BLE001 - the worker's boundary: the driver decides what it means
-        traceback.print_exc()
+        print(printable(traceback.format_exc()), file=sys.stderr)
         driver.tell(_raised(error))
         return 1
     return 0
@@ -128,7 +129,10 @@ if __name__ == "__main__":
     # The driver alone is asked to stop, and tells its workers which jobs to cut short.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
+    logging.captureWarnings(True)
     logging.getLogger("sweep").setLevel(logging.INFO)
     _logger.info("worker %s is process %s", sys.argv[1], os.getpid())
     sys.exit(work(Connection(int(sys.argv[2]))))

@@ -120,7 +120,7 @@ def _texts(example: Example, tokenizer: PreTrainedTokenizerBase, *, ends: tuple[
         if tokenizer.chat_template is None:
             return _Texts(prompt, _ended(f" {example.response}", tokenizer, ends=ends))
         whole = _rendered(example.messages, tokenizer, add_generation_prompt=False)
-    except (TemplateError, TypeError) as error:
+    except (TemplateError, TypeError, OverflowError, MemoryError) as error:
         raise ModelError(
             f"model `{tokenizer.name_or_path}`, row {example.id}: its chat template refuses the messages "
             f"{[turn.role for turn in example.messages]} ({error}); it must accept them. If it knows no "

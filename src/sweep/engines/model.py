@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from sweep import hub
@@ -52,7 +55,7 @@ class Pretrained:
     """A hub id or a local folder with safetensors weights.
 
     revision: branch, tag or commit; pin a commit where results must repeat. trust_remote_code
-    runs code from the model's repository: only with a pinned revision.
+    runs code from the model's repository: from the hub only at a commit, for branches and tags move.
     """
 
     path: str
@@ -61,10 +64,12 @@ class Pretrained:
     trust_remote_code: bool
 
     def __post_init__(self) -> None:
-        if self.trust_remote_code and self.revision is None:
+        pinned = re.fullmatch(r"[0-9a-f]{40}", self.revision or "") or Path(self.path).expanduser().is_dir()
+        if self.trust_remote_code and not pinned:
             raise ModelError(
                 f"model.trust_remote_code=true runs code from {self.path!r}, so model.revision must name "
-                "the commit you reviewed; it is null. Set model.revision or drop trust_remote_code."
+                f"the commit you reviewed, 40 hexadecimal digits; it is {self.revision or 'null'}. Set "
+                "model.revision or drop trust_remote_code."
             )
 
     @property
@@ -101,7 +106,7 @@ class Pretrained:
         place = self._place()
         try:
             return read(place, revision=self.revision, trust_remote_code=self.trust_remote_code, **how)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError, UnpicklingError) as error:
             first_line = str(error).strip().splitlines()[0].rstrip(" .:")
             raise ModelError(
                 f"model.path={self.path!r} (revision {self.revision}) could not be loaded: {first_line}. "
@@ -301,7 +306,7 @@ def from_description(description: Mapping[str, object]) -> ModelSource:
         raise ModelError(
             f"model.trust_remote_code: the description of {fields.get('path')!r} asks to run code from that "
             "repository, which a registry or a best file may not decide. If you reviewed the code, set "
-            "model.trust_remote_code=true by hand, in an experiment file of your own."
+            "++model.trust_remote_code=true on the command line, with the model's own configuration."
         )
     try:
         return cast("ModelSource", build(kinds[name], fields, "model"))
@@ -316,6 +321,10 @@ def load_with_adapter(description: Mapping[str, object], adapter: Path) -> Base:
     base = from_description(description).load()
     if not (adapter / "adapter_model.safetensors").is_file():
         raise ModelError(f"{adapter} must hold adapter_model.safetensors; other formats can carry code.")
+    kind = json.loads((adapter / "adapter_config.json").read_text("utf-8")).get("peft_type")
+    if kind != "LORA":
+        # Others name tokenizers and further adapters that PEFT would fetch.
+        raise ModelError(f"{adapter}: its peft_type is {kind}; must be LORA. Take an adapter of a sweep.")
     with peft_on_transformers():
         adapted = PeftModel.from_pretrained(base.model, adapter).eval()
     return Base(cast("PreTrainedModel", adapted), base.tokenizer)

@@ -16,6 +16,7 @@ from sweep.data.audit.finding import Audited
 from sweep.evaluation.confirmation import Confirmation, Simpler
 from sweep.evaluation.goal import Goal
 from sweep.evaluation.objective import Objective
+from sweep.redaction import printable
 from sweep.reporting.live import (
     duration,
     examples_left,
@@ -59,7 +60,7 @@ class Transcript:
         self.say(" " * _INDENT + text)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, soft_wrap=True)
 
 
 def tell_audit(told: Transcript, audited: Audited) -> None:
@@ -78,7 +79,7 @@ def tell_findings(told: Transcript, audited: Audited) -> None:
     for finding in audited.findings:
         word, verdict = audited.word(finding), finding.verdict
         coloured = f"[{_COLOURS[word]}]{word}[/]"
-        table.add_row(verdict.check, coloured, escape(verdict.message), f"[dim]{finding.bound}[/]")
+        table.add_row(verdict.check, coloured, _cell(verdict.message), f"[dim]{finding.bound}[/]")
     told.console.print(table)
     for finding in audited.failed:
         told.say(f"\n{finding.verdict.check}: {finding.mend}")
@@ -86,6 +87,11 @@ def tell_findings(told: Transcript, audited: Audited) -> None:
             told.more(f"{row.id}  {row.text}")
         if finding.count > len(finding.rows):
             told.more(f"and {finding.count - len(finding.rows):,} more")
+
+
+def _cell(text: str) -> str:
+    """The text itself, in a table that reads markup."""
+    return escape(printable(text))
 
 
 def tell_goal(told: Transcript, goal: Goal) -> None:
@@ -105,8 +111,8 @@ def tell_baselines(told: Transcript, simpler: Sequence[Simpler], objective: Obje
     """What the simpler ways are worth, and whether one of them is enough."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for one in simpler:
-        name, what = " " * _INDENT + one.name, one.description.partition(";")[0]
-        table.add_row(name, scored(one.confirm), _shares(one.confirm), f"[dim]{escape(what)}[/]")
+        name, what = " " * _INDENT + _cell(one.name), _cell(one.description.partition(";")[0])
+        table.add_row(name, scored(one.confirm), _shares(one.confirm), f"[dim]{what}[/]")
     told.console.print(table)
     if good := [one.name for one in simpler if one.succeeds]:
         told.more(f"{good[0]} meets the goal already: ask whether it would do before you train")

@@ -20,6 +20,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweep.errors import StudyError
+from sweep.redaction import redact
 from sweep.search.delegate import Delegate
 from sweep.search.outage import Repeatable, unreachable
 
@@ -69,7 +70,7 @@ def open_stored(url: str) -> BaseStorage:
             "storage=memory keeps the study in the process of its sweep, so no other command can read it. "
             "Sweep with storage=sqlite:///sweep.db."
         )
-    shown = _without_password(url)
+    shown = _shown(url)
     with suppress(SQLAlchemyError):
         given = make_url(url)
         if given.get_backend_name() == "sqlite" and not Path(given.database or "").is_file():
@@ -116,7 +117,7 @@ def _opening(url: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        url = _without_password(url)
+        url = _shown(url)
         raise StudyError(
             f"storage={url} has the tables of another version of Optuna than the installed "
             f"{optuna.__version__}. Back it up and run `optuna storage upgrade --storage {url}`; if they are "
@@ -124,7 +125,7 @@ def _opening(url: str) -> Iterator[None]:
         ) from error
     except (SQLAlchemyError, ImportError, ValueError) as error:
         raise StudyError(
-            f"storage={_without_password(url)} could not be opened ({_reason(error)}). It must be an "
+            f"storage={_shown(url)} could not be opened ({_reason(error)}). It must be an "
             "SQLAlchemy URL such as sqlite:///sweep.db or postgresql+psycopg://user@host/database, whose "
             "folder or server exists and whose driver is installed. Check the URL."
         ) from error
@@ -167,11 +168,8 @@ def _reason(error: Exception) -> str:
     return type(error).__name__
 
 
-def _without_password(url: str) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return "(not a URL)" if re.search("[@=]", url) else url
+def _shown(url: str) -> str:
+    return "(not a URL)" if "://" not in url and re.search("[@=]", url) else str(redact(url))
 
 
 class PausedAsPruned(Delegate):

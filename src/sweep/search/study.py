@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.errors import StudyError
 from sweep.evaluation.guards import guard_probe
+from sweep.redaction import redact
 from sweep.search.aims import check_directions, directions, measured, told
 from sweep.search.allowance import Account, Spent, seconds_left
 from sweep.search.budget import may_advance, may_start
@@ -168,7 +169,7 @@ class Study:
 
     def note(self, name: str, fact: object) -> None:
         """Keep a fact about the sweep, plain JSON, with the study; `stored.notes` holds it for others."""
-        self._optuna.set_user_attr(f"{NOTE}{name}", fact)
+        self._optuna.set_user_attr(f"{NOTE}{name}", redact(fact))
 
     def noted(self, name: str) -> dict[str, Any]:
         """That fact of every study in the storage, by the study's name; those that lack it left out."""
@@ -250,8 +251,10 @@ class Study:
         job = self._jobs.get(event.job)
         if job is not None and job.before:
             event = dataclasses.replace(event, examples_seen=job.before + event.examples_seen)
-        if isinstance(event, Report) and job is not None and job.attempt == event.attempt:
-            self._take(event, job)
+        if isinstance(event, Report):
+            event = dataclasses.replace(event, error=redact(event.error))
+            if job is not None and job.attempt == event.attempt:
+                self._take(event, job)
         return event
 
     def _take(self, event: Report, job: Job) -> None:

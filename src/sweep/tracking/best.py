@@ -15,6 +15,7 @@ from sweep.errors import ConfigError
 from sweep.paths import write_whole
 from sweep.tracking.store import listed
 from sweep.types import BestConfig, Decision, Recipe, Score, Verdict
+from sweep.untrusted import check_file
 
 _SCORES = ("validation", "confirm", "default_confirm", "test", "default_test")
 # What a file of an earlier version lacks.
@@ -192,6 +193,7 @@ def _differences(best: BestConfig, path: Path) -> list[str]:
 
 def _load(path: Path) -> Any:
     try:
+        check_file(path)
         return _plain(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         first = " ".join(str(error).split())

@@ -18,12 +18,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
+from sweep.redaction import redact
 from sweep.tracking.journal import SWEEP, Entry, Journal, Status
 from sweep.tracking.points import now_ms
 from sweep.tracking.record import SweepRecord, dataset_of, new_params
 from sweep.tracking.runs import Runs, RunStatus
 from sweep.tracking.said import Said, of_beside, of_found, of_metrics, of_progress, of_standing
-from sweep.tracking.store import Tracking, redact
+from sweep.tracking.store import Tracking
 from sweep.tracking.writer import Writer
 from sweep.types import Progress, Report, Standing
 
@@ -187,6 +188,7 @@ class Tracker:
         self.log_text("config.yaml", redact(record.composed_config))
 
     def _tag(self, key: str, value: str) -> None:
+        value = redact(value)
         if self._of(SWEEP).tags.get(key) != value:
             self._say(Entry(tags={key: value}))
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sweep.tracking.store import redact
+from sweep.redaction import redact
 
 
 @dataclass(frozen=True, kw_only=True)

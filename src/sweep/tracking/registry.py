@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from sweep.errors import ConfigError, ModelError
+from sweep.redaction import redact
 from sweep.tracking.best import read_best
-from sweep.tracking.store import Tracking, connect, first_line, listed, redact, refused
+from sweep.tracking.store import Tracking, connect, first_line, listed, refused
 from sweep.types import BestConfig
 
 if TYPE_CHECKING:

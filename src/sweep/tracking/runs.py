@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from sweep.errors import ConfigError
+from sweep.redaction import redact
 from sweep.tracking.journal import SWEEP, Begun, Entry, Status
 from sweep.tracking.points import now_ms
 from sweep.tracking.record import SweepRecord
-from sweep.tracking.store import Tracking, client_of, redact
+from sweep.tracking.store import Tracking, client_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from sweep.redaction import redact
 from sweep.tracking.journal import Begun, Entry, Status
 from sweep.tracking.points import (
     CURVE_MARK,
@@ -18,7 +19,6 @@ from sweep.tracking.points import (
     rung_points,
 )
 from sweep.tracking.record import new_params
-from sweep.tracking.store import redact
 from sweep.types import Progress, Recipe, Standing
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def of_metrics(run: str, values: Mapping[str, float], *, said: Said) -> Entry:
 
 def of_beside(name: str, description: str, values: Mapping[str, float], *, said: Said) -> Entry:
     """A finished run that is no trial's."""
-    note = {"mlflow.note.content": description}
+    note = {"mlflow.note.content": redact(description)}
     return replace(
         of_metrics(name, values, said=said),
         begun=None if said.status else Begun(name, now_ms()),

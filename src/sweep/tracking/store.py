@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConfigError
+from sweep.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,14 +84,9 @@ def _probe(uri: str) -> None:
     engine.dispose()
 
 
-def redact(text: str) -> str:
-    """The text with user and password of every URL in it replaced by `***`."""
-    return re.sub(r"(?<=://)[^/\s@]+(?=@)", "***", text)
-
-
 def first_line(error: Exception) -> str:
     """What the error says, in one line without passwords."""
-    return redact(next(iter(str(error).strip().splitlines()), type(error).__name__))[:300]
+    return str(redact(next(iter(str(error).strip().splitlines()), type(error).__name__)))[:300]
 
 
 def unreachable(uri: str, error: Exception) -> str:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import ConfigError
 from sweep.paths import write_whole
+from sweep.redaction import redact
 from sweep.tracking.journal import SWEEP, Entry, Journal
 from sweep.tracking.runs import Runs
-from sweep.tracking.store import first_line, redact, refused, unreachable
+from sweep.tracking.store import first_line, refused, unreachable
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -1,0 +1,126 @@
+"""What text must not carry out of the process: secrets, and signs that command a terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+HIDDEN = "***"
+
+# `max_tokens` and `tokenizer` are no secrets.
+_NAME = (
+    r"(?:passw(?:or)?d|passphrase|token(?!s|iz)|secret|credential|authorization|"
+    r"(?:api|access|private|signing|encryption)_?key)"
+)
+_SECRET_KEY = re.compile(rf"{_NAME}|tokens$|(?:^|[_-])(?:key|keys|pass|pwd)$", re.IGNORECASE)
+_SECRET_VARIABLE = re.compile(
+    rf"(?!.*_(?:FILE|PATH|DIR|URL|URI)$).*(?:{_NAME}|_KEY$|_PASS$|_PWD$)", re.IGNORECASE
+)
+# Shorter ones are words that stand in texts for other reasons.
+_LEAST_LENGTH = 6
+# A slash and an at sign need not be quoted for a driver to take them as the password's.
+_ADDRESS = re.compile(r"(?<=://)(?P<user>[^\s/@:\"]*)(?P<password>:[^\s\"]*)?@")
+_IN_TEXT = (
+    (re.compile(r"(?<=http://)[^\s/@:\"]*(?::[^\s\"]*)?@"), f"{HIDDEN}@"),
+    (re.compile(r"(?<=https://)[^\s/@:\"]*(?::[^\s\"]*)?@"), f"{HIDDEN}@"),
+    (re.compile(r"(://[^\s/@:\"]*):[^\s\"]*@"), rf"\1:{HIDDEN}@"),
+    (re.compile(r"(\bauthorization['\"]?\s*[:=]\s*['\"]?)[^\r\n'\"]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"({_NAME}[\w-]*['\"]\s*:\s*['\"])[^'\"]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"({_NAME}[^=\s&/]*=)(?:'[^']*'|\"[^\"]*\"|[^&\s]+)", re.IGNORECASE), rf"\1{HIDDEN}"),
+)
+# But line ends and tabs: C0, C1, what turns the direction of writing, halves of a character.
+_COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+# What the configuration holds beside the environment, for as long as the process lives.
+_remembered: set[str] = set()
+
+
+def redact(value: Any) -> Any:
+    """The value with every secret in its texts hidden.
+
+    Secrets are known by where they stand in a text (addresses, `password=...`) and by what they are: what
+    the environment holds under a name such as `HF_TOKEN`, and what was remembered.
+    """
+    if isinstance(value, Mapping):
+        return {redact(name): redact(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for pattern, replacement in _IN_TEXT:
+        value = pattern.sub(replacement, value)
+    found = {secret for secret in (*_remembered, *_of_environment()) if secret in value}
+    for secret in sorted(found, key=len, reverse=True):
+        value = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", HIDDEN, value)
+    return value
+
+
+def hidden(value: Any, key: str = "", *, secret: bool = False) -> Any:
+    """The same for a configuration, where whatever stands under a key such as `api_key` is hidden too."""
+    if isinstance(value, Mapping):
+        # A class may be named after what it counts, such as a metric `token_accuracy`.
+        inherits = _is_secret(key, "", secret=secret) and "_target_" not in value
+        return {name: hidden(inner, str(name), secret=inherits) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [hidden(inner, key, secret=secret) for inner in value]
+    return HIDDEN if _is_secret(key, value, secret=secret) else redact(value)
+
+
+def remember(value: object, key: str = "", *, secret: bool = False) -> None:
+    """Hide from now on, wherever they stand, the secrets of this configuration."""
+    if isinstance(value, Mapping):
+        inherits = _is_secret(key, "", secret=secret) and "_target_" not in value
+        for name, inner in value.items():
+            remember(inner, str(name), secret=inherits)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            remember(inner, key, secret=secret)
+    elif isinstance(value, str):
+        whole = (value,) if _is_secret(key, value, secret=secret) else ()
+        _remembered.update(word for word in (*whole, *_of_address(value)) if len(word) >= _LEAST_LENGTH)
+
+
+def printable(text: str) -> str:
+    """The text for a terminal: secrets hidden, and spelled out what would command it or hide what follows."""
+    return _COMMANDING.sub(lambda found: found.group().encode("unicode_escape").decode(), str(redact(text)))
+
+
+class Printable(logging.Formatter):
+    """Log lines as `printable` makes them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def _is_secret(key: str, value: object, *, secret: bool) -> bool:
+    if value is None or isinstance(value, bool):
+        return False
+    counted = isinstance(value, int | float) and key.lower().endswith("tokens")
+    return secret or (_SECRET_KEY.search(key) is not None and not counted)
+
+
+def _of_environment() -> Iterator[str]:
+    for name, value in os.environ.items():
+        for word in (value,) if _is_secret_variable(name) else tuple(_of_address(value)):
+            if len(word) >= _LEAST_LENGTH:
+                yield from (word, quote(word, safe=""), quote_plus(word))
+
+
+@cache
+def _is_secret_variable(name: str) -> bool:
+    return _SECRET_VARIABLE.match(name) is not None
+
+
+def _of_address(text: str) -> Iterator[str]:
+    """The passwords of the addresses in a text, quoted and as they are sent."""
+    for found in _ADDRESS.finditer(text) if "@" in text else ():
+        password = (found["password"] or "").removeprefix(":")
+        # What is also the user's name hides nothing, and may be a word of everywhere.
+        if password and password != found["user"]:
+            # An at sign that is not quoted ends it for some drivers, which take the rest for the host.
+            yield from (password, unquote(password), *password.split("@"))
