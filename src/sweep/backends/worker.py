@@ -2,7 +2,8 @@
 
     python -m sweep.backends.worker NAME SOCKET
 
-The driver starts it. Nothing here imports torch; the engine that the driver sends does.
+The driver starts it; the others of a group (`group.py`), their leader. Nothing here imports torch; the engine
+that the driver sends does.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import time
 import traceback
 from multiprocessing.connection import Connection
 
+from sweep.backends.group import Following, Leading, Speaker, start_followers
 from sweep.backends.messages import Cancel, Raised, Setting, Sign, Warned
 from sweep.errors import SweepError
+from sweep.ranks import this_rank
 from sweep.types import Capacity, Done, Job, Report, Wait
 
 _TRACE_LINES = 6
@@ -85,19 +88,31 @@ class _Warnings(logging.Handler):
         self._driver.tell(Warned(record.name, record.levelno, record.getMessage()))
 
 
-def work(link: Connection) -> int:
+def work(name: str, link: Connection) -> int:
     """Train what the driver hands out until it says that it is done; the exit code."""
-    setting: Setting = pickle.loads(link.recv_bytes())
-    driver = Driver(link, sign_seconds=setting.sign_seconds)
-    logging.getLogger().addHandler(_Warnings(driver))
+    told = link.recv_bytes()
+    rank = this_rank()
+    # Before the setting is read, which brings torch.
+    followers = start_followers(name, told) if rank.first and rank.count > 1 else {}
+    setting: Setting = pickle.loads(told)
+    source: Speaker
+    if rank.first:
+        driver = Driver(link, sign_seconds=setting.sign_seconds)
+        logging.getLogger().addHandler(_Warnings(driver))
+        source = Leading(driver, followers) if followers else driver
+    else:
+        source = Following(link)
     try:
         engine = setting.make_engine()
-        for event in engine.run(driver):
-            driver.tell(event)
+        for event in engine.run(source):
+            source.tell(event)
         engine.close()
+        for follower in followers.values():
+            # Their devices are free, then, when this process is gone.
+            follower.wait()
     except Exception as error:  # noqa: BLE001 - the worker's boundary: the driver decides what it means
         traceback.print_exc()
-        driver.tell(_raised(error))
+        source.tell(_raised(error))
         return 1
     return 0
 
@@ -115,5 +130,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("sweep").setLevel(logging.INFO)
-    _logger.info("worker %s is process %s", sys.argv[1], os.getpid())
-    sys.exit(work(Connection(int(sys.argv[2]))))
+    _logger.info("worker %s is process %s, of rank %s", sys.argv[1], os.getpid(), this_rank().number)
+    sys.exit(work(sys.argv[1], Connection(int(sys.argv[2]))))
