@@ -287,6 +287,27 @@ OVERRIDES = [
     Mistake(f"{FAST} backend.workers=0", "got 0", "at least 1, or null", "Change backend.workers"),
     Mistake(f"{FAST} backend.workers=two", "'two'", "a whole number", "Change backend.workers"),
     Mistake(f"{FAST} backend=pool", "backend.workers", "one per GPU", "Write backend.workers=2"),
+    Mistake(
+        f"{POOL} backend.devices_per_worker=0", "got 0", "at least 1", "Change backend.devices_per_worker"
+    ),
+    Mistake(
+        f"{POOL} backend.devices_per_worker=2",
+        "backend.devices_per_worker=2",
+        "only engine=solo",
+        "Write engine=solo, or backend.devices_per_worker=1",
+    ),
+    Mistake(
+        f"{POOL} engine=solo backend.devices_per_worker=2 recipe.dora=true",
+        "backend.devices_per_worker=2",
+        "recipe.dora must be false",
+        "Write recipe.dora=false",
+    ),
+    Mistake(
+        f"{FAST} engine=solo backend=pool backend.devices_per_worker=2",
+        "backend.workers",
+        "one per GPU",
+        "Write backend.workers=2",
+    ),
     Mistake(f"{POOL} backend.deaths=0", "got 0", "at least 1", "Change backend.deaths"),
     Mistake(f"{POOL} backend.silent_seconds=0", "got 0", "above 0", "Change backend.silent_seconds"),
     Mistake(f"{POOL} backend.start_seconds=-1", "got -1", "above 0", "Change backend.start_seconds"),

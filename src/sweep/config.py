@@ -401,11 +401,33 @@ def _check_together(config: Config) -> None:
                 "model replies, and a cross-validation trains one for each fold; it must be null. Write "
                 "validation=holdout, or objective=business."
             )
+    _check_shared(config)
     if "epochs" in config.space.distributions() and not full and config.validation.folds is None:
         raise ConfigError(
             "space.epochs: warm-up and decay are shares of a trial's own length, so a short run is not the "
             f"beginning of a long one, and {scheduler.__name__} would compare them at the same rung. Write "
             "scheduler=full, or leave epochs out with ~space.epochs."
+        )
+
+
+def _check_shared(config: Config) -> None:
+    """Nothing, or ConfigError: what can't be trained by devices that share a model."""
+    devices = config.backend.arguments.get("devices_per_worker", 1)
+    if not isinstance(devices, int) or devices <= 1:
+        return
+    from sweep.engines.solo import Solo
+
+    if not issubclass(config.engine.cls, Solo):
+        raise ConfigError(
+            f"backend.devices_per_worker={devices}: only engine=solo trains one model on several devices, "
+            f"and the engine is {config.engine.cls.__name__}. Write engine=solo, or "
+            "backend.devices_per_worker=1."
+        )
+    if config.recipe.dora or "dora" in config.space.distributions():
+        raise ConfigError(
+            f"backend.devices_per_worker={devices}: DoRA measures whole weights, of which each device has a "
+            "part; recipe.dora must be false and not searched. Write recipe.dora=false, ~space.dora where it "
+            "is searched, or backend.devices_per_worker=1."
         )
 
 

@@ -9,11 +9,13 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from sweep.engines.inputs import Inputs
 from sweep.engines.synthetic import Synthetic
 from sweep.errors import ModelError
+from sweep.ranks import this_rank
 from sweep.types import Capacity, Done, Job, Progress, Report, Source, Wait
 
 NOISE = 0.01
@@ -182,5 +184,61 @@ class Hanging(Noted):
     """Never comes to its first question."""
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
+        signal.pause()
+        raise AssertionError
+
+
+class Ranked(Slow):
+    """Of a group: keeps checkpoints of its own, and notes its rank, its GPU and where a job ends."""
+
+    def __init__(self, *, inputs: Inputs) -> None:
+        self.rank = this_rank().number
+        folder = inputs.folder if this_rank().first else inputs.folder.with_name(f"of_rank{self.rank}")
+        super().__init__(inputs=replace(inputs, folder=folder))
+        self.note("ranks", f"{os.getpid()} {self.rank} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        for event in super()._train(job, source):
+            if isinstance(event, Report):
+                self.note("ended", f"{job.id} {event.state} {event.examples_seen}")
+            yield event
+
+
+class DeadlyRank(Ranked):
+    """One rank's process is killed, once, in the middle of trial 5."""
+
+    def __init__(self, *, inputs: Inputs, rank: int) -> None:
+        super().__init__(inputs=inputs)
+        self.deadly = rank
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        for steps, event in enumerate(super()._train(job, source)):
+            if (job.trial.id, self.rank, steps) == ("5", self.deadly, 1) and not self.note("deaths", job.id):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield event
+
+
+class FailingRank(Ranked):
+    """One rank alone, or all, fail at trial 5; who does not waits for the others, as in a sum over all."""
+
+    def __init__(self, *, inputs: Inputs, failing: frozenset[int]) -> None:
+        super().__init__(inputs=inputs)
+        self.failing = failing
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        if job.trial.id != "5":
+            yield from super()._train(job, source)
+        elif self.rank in self.failing:
+            yield self._report(job, state="infeasible", examples=job.start, error=f"no room on {self.rank}")
+        else:
+            signal.pause()
+
+
+class AbsentRank(Ranked):
+    """The second rank finds no model; the first waits for it."""
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        if self.rank == 1:
+            raise ModelError("model.path=/nowhere: no such folder.")
         signal.pause()
         raise AssertionError

@@ -14,8 +14,8 @@ import pytest
 
 from sweep.backends import devices
 from sweep.backends.auto import Auto
-from sweep.backends.devices import visible_gpus
-from sweep.backends.pool import Pool, environments_of
+from sweep.backends.devices import environments_of, visible_gpus
+from sweep.backends.pool import Pool
 from sweep.errors import ConfigError
 from sweep.search.loop import run_jobs
 from tests.backends.engines import Noted, noted
@@ -110,6 +110,41 @@ def test_more_workers_than_gpus_are_refused() -> None:
         environments_of(5)
 
 
+@pytest.mark.usefixtures("_four_gpus")
+def test_a_group_has_gpus_of_its_own() -> None:
+    pairs = environments_of(None, 2)
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in pairs] == ["0,1", "2,3"]
+    assert {one["SWEEP_RANKS"] for one in pairs} == {"2"}
+    (three,) = environments_of(1, 3)
+    assert (three["CUDA_VISIBLE_DEVICES"], three["SWEEP_RANKS"]) == ("0,1,2", "3")
+
+
+@pytest.mark.usefixtures("_no_gpu")
+def test_the_processes_of_a_group_divide_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert environments_of(2, 3) == [{"OMP_NUM_THREADS": "2", "SWEEP_RANKS": "3"}] * 2
+
+
+@pytest.mark.usefixtures("_four_gpus")
+@pytest.mark.parametrize(
+    ("workers", "each", "message"),
+    [
+        (
+            None,
+            5,
+            r"^backend\.devices_per_worker: 5 is more than the 4 GPUs \(0, 1, 2, 3\).*worker=4 or less",
+        ),
+        (None, 3, r"^backend\.devices_per_worker: the 4 GPUs .* no multiple of 3, so 1 would.*workers=1 if"),
+        (3, 2, r"^backend\.workers: 3 is more than the 4 GPUs .* takes 2 \(.*Write backend\.workers=2"),
+        (None, 0, r"^backend\.devices_per_worker: must be at least 1; got 0"),
+    ],
+)
+def test_groups_that_do_not_fit_the_gpus_are_refused(workers: int | None, each: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        environments_of(workers, each)
+
+
 class TestAuto:
     @pytest.mark.usefixtures("_four_gpus")
     @pytest.mark.parametrize(("chosen", "engines"), [("0,1", 2), ("2", 1), ("", 1)])
@@ -123,6 +158,12 @@ class TestAuto:
         assert len(made) == engines
         assert (str(os.getpid()) in made) == (engines == 1)
 
+    @pytest.mark.usefixtures("_four_gpus")
+    def test_groups_of_gpus_make_a_pool(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+        with pytest.raises(ConfigError, match=r"2 is more than the 1 GPU \(2\)"):
+            _made(Auto, tmp_path, devices_per_worker=2)
+
     @pytest.mark.usefixtures("_no_gpu")
     def test_a_number_of_workers_makes_a_pool(self, tmp_path: Path) -> None:
         with closing(_made(Auto, tmp_path, workers=1)) as backend:
@@ -130,11 +171,12 @@ class TestAuto:
         assert str(os.getpid()) not in [line.split()[0] for line in noted(tmp_path, "engines")]
 
 
-def _made(kind: Any, folder: Path, *, workers: int | None = None) -> Any:
+def _made(kind: Any, folder: Path, *, workers: int | None = None, devices_per_worker: int = 1) -> Any:
     return kind(
         make_engine=partial(Noted, inputs=synthetic_inputs(folder)),
         logs=str(folder / "workers"),
         workers=workers,
+        devices_per_worker=devices_per_worker,
         start_seconds=120,
         silent_seconds=60,
         deaths=2,

@@ -37,7 +37,8 @@ from tests.contracts.engine import job
 from tests.studies import synthetic_inputs
 
 folder = Path(sys.argv[1])
-backend = pool(partial(Slow, inputs=synthetic_inputs(folder)), folder)
+engine = partial(Slow, inputs=synthetic_inputs(folder))
+backend = pool(engine, folder, devices_per_worker=int(sys.argv[2]))
 waited_for = {"a", "b"}
 for event in backend.run(Jobs([job(0, 10**6, trial=trial, horizon=10**6) for trial in waited_for])):
     if event.trial in waited_for:
@@ -48,11 +49,13 @@ for event in backend.run(Jobs([job(0, 10**6, trial=trial, horizon=10**6) for tri
 
 
 @contextmanager
-def driver(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
-    """A driver in a process of its own, and its two workers, both in the middle of a job."""
+def driver(
+    folder: Path, *, devices_per_worker: int = 1
+) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A driver in a process of its own, and the processes of its two workers, in the middle of a job."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder)],
+        [sys.executable, "-c", DRIVER, str(folder), str(devices_per_worker)],
         cwd=packaged_root(),
         env=environment,
         stdout=subprocess.PIPE,
@@ -60,8 +63,8 @@ def driver(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Pr
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "both run\n"
-        mine = psutil.Process(process.pid).children()
-        assert len(mine) == 2
+        mine = psutil.Process(process.pid).children(recursive=True)
+        assert len(mine) == 2 * devices_per_worker
         try:
             yield process, mine
         finally:

@@ -11,7 +11,7 @@ from sweep.types import Backend, Engine, Progress, Report, Source
 
 
 class Auto:
-    """Takes what `Pool` takes; with a number of workers it is one, whatever devices there are."""
+    """Takes what `Pool` takes; with a number of workers, or of devices for each, it is one."""
 
     def __init__(
         self,
@@ -19,18 +19,20 @@ class Auto:
         make_engine: Callable[[], Engine],
         logs: str,
         workers: int | None,
+        devices_per_worker: int,
         start_seconds: float,
         silent_seconds: float,
         deaths: int,
     ) -> None:
         self._chosen: Backend
-        if workers is None and len(visible_gpus()) < 2:
+        if workers is None and devices_per_worker == 1 and len(visible_gpus()) < 2:
             self._chosen = Inline(make_engine=make_engine)
             return
         self._chosen = Pool(
             make_engine=make_engine,
             logs=logs,
             workers=workers,
+            devices_per_worker=devices_per_worker,
             start_seconds=start_seconds,
             silent_seconds=silent_seconds,
             deaths=deaths,

@@ -1,10 +1,9 @@
-"""One worker process for each GPU of this machine, or several on its CPU; a dead one costs no trial."""
+"""One worker for each GPU of this machine, or several; several on its CPU; a dead one costs no trial."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import pickle
 import time
 from collections import Counter, deque
@@ -13,10 +12,10 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from sweep.backends.devices import visible_gpus
+from sweep.backends.devices import environments_of
 from sweep.backends.messages import Raised, Setting, Warned
 from sweep.backends.seat import Seat
-from sweep.errors import ConfigError, TrainingError
+from sweep.errors import TrainingError
 from sweep.schema import require
 from sweep.types import Capacity, Done, Engine, Job, Progress, Report, ReportState, Source, Wait
 
@@ -29,7 +28,8 @@ _logger = logging.getLogger("sweep.backends")
 class Pool:
     """Workers that are started when there is a first job for them, and kept for the next run.
 
-    logs: the folder of their logs, one file each. workers: None for one per GPU. A worker has
+    logs: the folder of their logs, one file each. workers: None for as many as there are GPUs for; each
+    takes `devices_per_worker` of them, or is as many processes on the CPU (`group.py`). A worker has
     `start_seconds` to load the model, and gives a sign of life at least each `silent_seconds` while it
     has a job; else it is ended. The jobs of a worker that ended, however it did, are handed out again as
     they were, to go on from the checkpoint that they began with. A job whose workers ended `deaths` times
@@ -45,6 +45,7 @@ class Pool:
         make_engine: Callable[[], Engine],
         logs: str,
         workers: int | None,
+        devices_per_worker: int,
         start_seconds: float,
         silent_seconds: float,
         deaths: int,
@@ -56,7 +57,7 @@ class Pool:
         self._silent_seconds = silent_seconds
         self._most_deaths = deaths
         self._make_engine = make_engine
-        environments = environments_of(workers)
+        environments = environments_of(workers, devices_per_worker)
         self._seats = [
             Seat(str(number), log=Path(logs) / f"{number}.log", environment=environment)
             for number, environment in enumerate(environments)
@@ -241,29 +242,6 @@ class Pool:
                 seat.alone.append(job)
             else:
                 self._lost.append(job)
-
-
-def environments_of(workers: int | None) -> list[dict[str, str]]:
-    """What each worker's environment holds beside the driver's: its GPU, its share of the threads.
-
-    Raises ConfigError where there are no devices for so many.
-    """
-    gpus = visible_gpus()
-    require("backend.workers", workers, workers is None or workers >= 1, "at least 1, or null: one per GPU")
-    if workers is None and not gpus:
-        raise ConfigError(
-            "backend.workers: null means one per GPU, and this machine has none that may be used. Write "
-            "backend.workers=2, by which they share the CPU, or backend=inline."
-        )
-    if gpus and workers is not None and workers > len(gpus):
-        raise ConfigError(
-            f"backend.workers: {workers} is more than the {len(gpus)} GPUs ({', '.join(gpus)}), and "
-            f"each worker takes one. Write backend.workers={len(gpus)}, or null for one per GPU."
-        )
-    count = workers or len(gpus)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // count))} if "OMP_NUM_THREADS" not in os.environ else {}
-    return [threads | ({"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {}) for number in range(count)]
 
 
 def _report(job: Job, state: ReportState, error: str) -> Report:

@@ -102,7 +102,7 @@ class Seat:
 
     def cancel(self, jobs: frozenset[str]) -> None:
         """Tell the worker which of its jobs are to stop, if that is news."""
-        mine = jobs & self.jobs.keys()
+        mine = jobs.intersection(self.jobs)
         if mine != self._cancelled:
             self._cancelled = mine
             self._send(Cancel(mine))
@@ -117,16 +117,15 @@ class Seat:
 
         wait: for it to exit by itself, for a few seconds.
         """
-        assert self._program is not None
         assert self.link is not None
         code = self._exit_code() if wait else None
-        self._program.kill()
+        self._kill()
         self.link.close()
         code = self._exit_code() if code is None else code
         self.link = self._program = self.first = self.asked = None
         self.jobs, self._cancelled = {}, frozenset()
         self.ready = self.lone = False
-        return _in_words(code)
+        return in_words(code)
 
     def _exit_code(self) -> int | None:
         assert self._program is not None
@@ -140,15 +139,21 @@ class Seat:
 
     def _send_bytes(self, message: bytes) -> None:
         assert self.link is not None
-        assert self._program is not None
         try:
             self.link.send_bytes(message)
         except OSError:
             # It is gone, or hangs and heard half of it: what it still says counts, then it is at its end.
-            self._program.kill()
+            self._kill()
+
+    def _kill(self) -> None:
+        """End the worker, and what it has started; once it is gone that ends by itself."""
+        assert self._program is not None
+        if self._program.poll() is None:
+            os.killpg(self._program.pid, signal.SIGKILL)
 
 
-def _in_words(code: int | None) -> str:
+def in_words(code: int | None) -> str:
+    """How a process ended, or that it does not."""
     if code is None:
         return "does not end, held by the kernel"
     if code >= 0:

@@ -2,7 +2,8 @@
 
     python -m sweep.backends.worker NAME SOCKET
 
-The driver starts it. Nothing here imports torch; the engine that the driver sends does.
+The driver starts it; the others of a group (`group.py`), their leader. Nothing here imports torch; the engine
+that the driver sends does.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
+from sweep.backends.group import Following, Leading, Speaker, start_followers
 from sweep.backends.messages import Cancel, Raised, Setting, Sign, Warned
 from sweep.errors import SweepError
+from sweep.ranks import this_rank
 from sweep.redaction import Printable, printable
 from sweep.types import Capacity, Done, Job, Report, Wait
 
@@ -43,7 +46,7 @@ class Driver:
         self._said: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._speaker = threading.Thread(target=self._speak, daemon=True)
         self._speaker.start()
-        atexit.register(self._finish)
+        atexit.register(self.finish)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def next(self, capacity: Capacity) -> Job | Wait | Done:
@@ -72,8 +75,8 @@ class Driver:
             while (message := self._said.get()) is not None:
                 self._link.send_bytes(message)
 
-    def _finish(self) -> None:
-        """Ends once everything is sent, or nobody hears it any more."""
+    def finish(self) -> None:
+        """Return once everything is sent, or nobody hears it any more; nothing can be told after that."""
         self._said.put(None)
         self._speaker.join()
 
@@ -101,19 +104,31 @@ class _Warnings(logging.Handler):
         self._driver.tell(Warned(record.name, record.levelno, record.getMessage()))
 
 
-def work(link: Connection) -> int:
+def work(name: str, link: Connection) -> int:
     """Train what the driver hands out until it says that it is done; the exit code."""
-    setting: Setting = pickle.loads(link.recv_bytes())
-    driver = Driver(link, sign_seconds=setting.sign_seconds)
-    logging.getLogger().addHandler(_Warnings(driver))
+    told = link.recv_bytes()
+    rank = this_rank()
+    # Before the setting is read, which brings torch.
+    followers = start_followers(name, told) if rank.first and rank.count > 1 else {}
+    setting: Setting = pickle.loads(told)
+    source: Speaker
+    if rank.first:
+        driver = Driver(link, sign_seconds=setting.sign_seconds)
+        logging.getLogger().addHandler(_Warnings(driver))
+        source = Leading(driver, followers) if followers else driver
+    else:
+        source = Following(link)
     try:
         engine = setting.make_engine()
-        for event in engine.run(driver):
-            driver.tell(event)
+        for event in engine.run(source):
+            source.tell(event)
         engine.close()
+        for follower in followers.values():
+            # Their devices are free, then, when this process is gone.
+            follower.wait()
     except Exception as error:  # noqa: BLE001 - the worker's boundary: the driver decides what it means
         print(printable(traceback.format_exc()), file=sys.stderr)
-        driver.tell(_raised(error))
+        source.tell(_raised(error))
         return 1
     return 0
 
@@ -134,5 +149,5 @@ if __name__ == "__main__":
     logging.basicConfig(handlers=[handler])
     logging.captureWarnings(True)
     logging.getLogger("sweep").setLevel(logging.INFO)
-    _logger.info("worker %s is process %s", sys.argv[1], os.getpid())
-    sys.exit(work(Connection(int(sys.argv[2]))))
+    _logger.info("worker %s is process %s, of rank %s", sys.argv[1], os.getpid(), this_rank().number)
+    sys.exit(work(sys.argv[1], Connection(int(sys.argv[2]))))

@@ -14,7 +14,9 @@ from sweep.data.encode import end_token, prompt_text, tokens_of
 from sweep.data.example import Message, Role
 from sweep.engines.evaluate import in_order
 from sweep.engines.outcome import free_memory, is_out_of_memory
+from sweep.engines.sharded import agreed
 from sweep.errors import ModelError
+from sweep.ranks import this_rank
 from sweep.types import Asking, Prompt, Reply
 
 if TYPE_CHECKING:
@@ -76,7 +78,8 @@ def reply_batches(
                 model, [prompts[i] for i in taken], cast(int, tokenizer.pad_token_id), ends, asking.max_tokens
             )
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(taken) == 1:
+            # The other devices of a group would not know of a smaller batch.
+            if not is_out_of_memory(error) or len(taken) == 1 or this_rank().count > 1:
                 raise
             room = len(taken) // 2 * (longest + asking.max_tokens)
         if written is None:
@@ -148,7 +151,7 @@ def _batch(
             **{name: value for name, value in given.items() if name in takes},
             **cache,
         )
-        chosen = output.logits[:, -1].argmax(dim=-1)
+        chosen = agreed(output.logits[:, -1].argmax(dim=-1))
         tokens = chosen.tolist()
         # Not before: a GPU is waited for only there.
         elapsed = time.monotonic() - begun

@@ -18,6 +18,7 @@ from sweep import hub
 from sweep.engines.byte_tokenizer import byte_tokenizer
 from sweep.engines.cache import cached
 from sweep.errors import ModelError
+from sweep.ranks import this_rank
 from sweep.schema import build
 
 if TYPE_CHECKING:
@@ -346,7 +347,8 @@ def peft_on_transformers() -> Iterator[None]:
 def _ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Base:
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # In a group it may be too large for one device: its parts go to theirs from here.
+    device = "cuda" if torch.cuda.is_available() and this_rank().count == 1 else "cpu"
     model.requires_grad_(False)
     model.to(torch.device(device))  # type: ignore[arg-type]
     return Base(model.eval(), tokenizer)

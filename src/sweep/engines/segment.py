@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,17 +19,22 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.trainer_callback import PrinterCallback
 
 from sweep.data.encode import Encoded
+from sweep.engines import sharded
 from sweep.engines.evaluate import collate, labelled
 from sweep.engines.nats import nats
 from sweep.engines.outcome import Outcome, diverged
-from sweep.engines.schedule import schedule_of, steps, whole_steps
+from sweep.engines.schedule import schedule_of, steps
 from sweep.engines.stream import Stream
+from sweep.ranks import this_rank
 from sweep.types import Job, Progress, Recipe, Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """What a job's training needs besides the model. work: an empty folder for Trainer's checkpoint."""
+    """What a job's training needs besides the model. work: an empty folder for Trainer's checkpoint.
+
+    In a group the first process alone writes one.
+    """
 
     job: Job
     source: Source
@@ -64,16 +70,17 @@ class Segment:
         job, recipe = self.job, self.job.trial.recipe
         stream = Stream(len(self.rows), seed=job.trial.seed)
         relay = _Relay(self, stream, emit, vocabulary=model.config.vocab_size)
+        share = _Share(self.rows, stream, recipe.batch_size, steps(job, job.horizon))
         trainer = _Trainer(
             model=model,
-            args=_arguments(self, bf16=model.dtype is torch.bfloat16),
-            train_dataset=_Positions(self.rows, stream, whole_steps(job, job.horizon)),
+            args=_arguments(self, share.rows_per_step, bf16=model.dtype is torch.bfloat16),
+            train_dataset=share,
             data_collator=lambda batch: collate(batch, self.pad_token)._asdict(),
             compute_loss_func=_loss,
             callbacks=[relay],
             optimizers=(_optimiser(model, recipe), None),
         )
-        trainer.start_position = whole_steps(job, job.start)
+        trainer.start_position = steps(job, job.start) * share.rows_per_step
         trainer.checkpoint = job.checkpoint
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=job.checkpoint)
@@ -82,20 +89,34 @@ class Segment:
 
 
 class _Trainer(Trainer):
-    """A Trainer that resumes exactly: its data starts where the checkpoint left off, its dropout too."""
+    """A Trainer that resumes exactly: its data starts where the checkpoint left off, its dropout too.
+
+    In a group each process has one that knows nothing of the others, but that it learns from all rows.
+    """
 
     start_position = 0
     checkpoint: str | None = None
+    _drawn = -1
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        return _From(self.start_position, len(cast(_Positions, self.train_dataset)))
+        return _From(self.start_position, len(cast(_Share, self.train_dataset)))
+
+    def get_batch_samples(self, *arguments: Any, **keywords: Any) -> tuple[list[Any], torch.Tensor]:
+        samples, learned = super().get_batch_samples(*arguments, **keywords)
+        return samples, sharded.summed(cast(torch.Tensor, learned))
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         # Trainer restores the random state before it makes the data iterator, which draws from it.
         if self.checkpoint is not None:
             self._load_rng_state(self.checkpoint)
             self.checkpoint = None
-        return super().training_step(*arguments, **keywords)
+        if self._drawn != self.state.global_step:
+            self._drawn = self.state.global_step
+            sharded.draw_apart(self.args.seed, self._drawn)
+        loss = sharded.summed(super().training_step(*arguments, **keywords))
+        if self.accelerator.sync_gradients:
+            sharded.sum_gradients(cast(torch.nn.Module, self.model))
+        return loss
 
 
 class _From(Sampler[int]):
@@ -111,17 +132,28 @@ class _From(Sampler[int]):
         return self._stop
 
 
-class _Positions(Dataset[Encoded]):
-    """Rows by their position in the stream, up to the end of the schedule."""
+class _Share(Dataset[Encoded]):
+    """This process's rows of each batch, up to the end of the schedule: all of them, where it is alone.
 
-    def __init__(self, rows: Sequence[Encoded], stream: Stream, length: int) -> None:
-        self._rows, self._stream, self._length = rows, stream, length
+    In a group the rows are dealt out in turn. Where they don't come out even, who lacks one gets a token
+    from which there is nothing to learn.
+    """
+
+    def __init__(self, rows: Sequence[Encoded], stream: Stream, batch: int, steps: int) -> None:
+        self._rows, self._stream, self._batch, self._steps = rows, stream, batch, steps
+        self._rank = this_rank()
+        self.rows_per_step = math.ceil(batch / self._rank.count)
 
     def __getitem__(self, position: int) -> Encoded:
-        return self._rows[self._stream[position]]
+        step, turn = divmod(position, self.rows_per_step)
+        place = turn * self._rank.count + self._rank.number
+        row = self._rows[self._stream[step * self._batch + min(place, self._batch - 1)]]
+        if place < self._batch:
+            return row
+        return replace(row, input_ids=row.input_ids[:1], response_start=1)
 
     def __len__(self) -> int:
-        return self._length
+        return self._steps * self.rows_per_step
 
 
 class _Relay(TrainerCallback):
@@ -145,7 +177,7 @@ class _Relay(TrainerCallback):
                 state="stopped", examples_seen=state.global_step * self._batch, error="cancelled"
             )
         if at_rung or self.outcome.state == "stopped":
-            control.should_save = True
+            control.should_save = this_rank().first
             control.should_training_stop = True
 
     def on_log(
@@ -184,15 +216,15 @@ def _loss(
     return nats(*labelled(outputs.logits, labels)).sum() / num_items_in_batch
 
 
-def _arguments(segment: Segment, *, bf16: bool) -> TrainingArguments:
+def _arguments(segment: Segment, rows_per_step: int, *, bf16: bool) -> TrainingArguments:
     job, recipe = segment.job, segment.job.trial.recipe
     schedule = schedule_of(job)
     # The largest divisor of the batch that fits, so that accumulation gives the recipe's batch exactly.
-    rows = next(n for n in range(segment.micro_batch, 0, -1) if recipe.batch_size % n == 0)
+    rows = next(n for n in range(segment.micro_batch, 0, -1) if rows_per_step % n == 0)
     arguments = TrainingArguments(
         output_dir=str(segment.work),
         per_device_train_batch_size=rows,
-        gradient_accumulation_steps=recipe.batch_size // rows,
+        gradient_accumulation_steps=rows_per_step // rows,
         max_steps=schedule.steps,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
@@ -215,7 +247,7 @@ def _arguments(segment: Segment, *, bf16: bool) -> TrainingArguments:
     # Reading the device counts the GPUs; more than one would be DataParallel, with n times the batch.
     _ = arguments.device
     arguments._n_gpu = min(arguments._n_gpu, 1)
-    assert arguments.train_batch_size * arguments.gradient_accumulation_steps == recipe.batch_size
+    assert arguments.train_batch_size * arguments.gradient_accumulation_steps == rows_per_step
     return arguments
 
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sweep.data.encode import Encoded
-from sweep.engines import checkpoint
+from sweep.engines import checkpoint, sharded
 from sweep.engines.answer import Trained, measured, unless_cancelled
 from sweep.engines.evaluate import Predicted, loss_batches, predictions
 from sweep.engines.footprint import state_bytes
@@ -35,6 +35,7 @@ from sweep.engines.outcome import (
     report_of,
 )
 from sweep.engines.segment import Segment
+from sweep.ranks import this_rank
 from sweep.types import Capacity, Done, Job, Progress, Report, Source, Wait
 
 _EVALUATION_TOKENS = 2048
@@ -46,6 +47,10 @@ class Solo:
     micro_batch: the most rows in memory at once. Out of memory halves it and trains the job again
     from its checkpoint with gradients accumulated, so the effective batch is always the recipe's;
     a single row that does not fit makes the trial infeasible.
+
+    In a group of processes (`ranks.py`) they hold the model together, and each has one of these, which must
+    be given the same jobs and the same answers to `cancelled`. A report "failed" or "infeasible" then may be
+    of one of them alone, and the group can't go on. Replies and losses are those of every process.
     """
 
     state_bytes = staticmethod(state_bytes)
@@ -73,6 +78,7 @@ class Solo:
     def close(self) -> None:
         self._model = None
         free_memory()
+        sharded.leave()
 
     def adopt(self, base: Base, rows: EncodedRows) -> None:
         """Use a base model that is loaded already, and its rows."""
@@ -83,7 +89,7 @@ class Solo:
         if self._model is not None:
             return
         transformers_logging.set_verbosity_error()
-        base = self._inputs.model.load()
+        base = sharded.loaded(self._inputs.model)
         self.adopt(base, EncodedRows(self._inputs, base.tokenizer))
 
     def one(self, job: Job, source: Source) -> Iterator[Progress | Report]:
@@ -114,8 +120,9 @@ class Solo:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if micro_batch == 1:
-                    reason = f"one row of up to {self._inputs.max_tokens} tokens does not fit: {error}"
+                # Memory may be short on one device of a group only, and the others would never know.
+                if micro_batch == 1 or this_rank().count > 1:
+                    reason = self._too_large(micro_batch, error)
                     outcome = Outcome(state="infeasible", examples_seen=job.start, error=reason)
                     yield report_of(job, outcome, _since(begun))
                     return
@@ -123,6 +130,13 @@ class Solo:
             else:
                 return
             free_memory()
+
+    def _too_large(self, micro_batch: int, error: BaseException) -> str:
+        rows, do = ("one row", "does") if micro_batch == 1 else (f"{micro_batch} rows", "do")
+        count = this_rank().count
+        where = f" on one of the worker's {count} devices" if count > 1 else ""
+        cure = " Lower engine.micro_batch." if micro_batch > 1 else ""
+        return f"{rows} of up to {self._inputs.max_tokens} tokens {do} not fit{where}: {error}{cure}"
 
     def _job(self, job: Job, source: Source, begun: float, micro_batch: int) -> Iterator[Progress | Report]:
         wrapped = self._wrap(job)
@@ -219,8 +233,10 @@ class Solo:
     def _keep(self, job: Job, outcome: Outcome, work: Path) -> str | None:
         if outcome.state not in ("reached", "stopped"):
             return None
-        produced = next(work.glob("checkpoint-*"))
         target = self._inputs.state(job, outcome.examples_seen)
+        if not this_rank().first:
+            return str(target)
+        produced = next(work.glob("checkpoint-*"))
         with checkpoint.writing(target) as aside:
             for path in produced.iterdir():
                 # training_args.bin is a pickle, README.md a form to fill in: neither is state.
