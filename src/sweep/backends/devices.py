@@ -1,4 +1,4 @@
-"""Which GPUs there are, asked of their driver: CUDA, once initialised, would hold memory of the first one."""
+"""Which devices there are. GPUs are asked of their driver: CUDA, once initialised, would hold memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def visible_gpus() -> tuple[str, ...]:
     # CUDA too takes no more from the first one on that is none.
     names = map(str.strip, chosen.split(","))
     return tuple(takewhile(lambda name: _is_one(name, installed), names))
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_one(name: str, installed: int) -> bool:
