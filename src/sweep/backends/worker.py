@@ -12,6 +12,7 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -115,5 +116,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("sweep").setLevel(logging.INFO)
-    _logger.info("worker %s is process %s", sys.argv[1], os.getpid())
+    _logger.info("worker %s is process %s on %s", sys.argv[1], os.getpid(), socket.gethostname())
     sys.exit(work(Connection(int(sys.argv[2]))))
