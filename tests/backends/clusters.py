@@ -21,6 +21,8 @@ LOOPBACK = {
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
     "RAY_AUTH_MODE": "token",
     "http_proxy": "http://127.0.0.1:9",
+    # A node whose agents are slow to start ends itself, on a machine with much else to do.
+    "RAY_agent_register_timeout_ms": "300000",
 }
 
 

@@ -18,7 +18,6 @@ import pytest
 
 from sweep.backends import ray as ray_backend
 from sweep.backends.ray import Ray
-from sweep.engines import checkpoint
 from sweep.errors import ConfigError
 from sweep.paths import packaged_root
 from sweep.search.loop import Jobs, run_jobs
@@ -39,8 +38,6 @@ def head() -> Iterator[Cluster]:
     with cluster() as made, pytest.MonkeyPatch.context() as patch:
         for name, value in made.environment.items():
             patch.setenv(name, value)
-        # Read once, whichever test comes first.
-        patch.setenv("RAY_NUM_REDIS_GET_RETRIES", "2")
         made.add(cpus=2, gpus=2)
         yield made
 
@@ -219,10 +216,10 @@ class TestNodes:
             for line in noted(folder, "engines"):
                 assert {line.partition(" ")[2]} in seen
 
-    def test_it_is_said_where_no_node_has_room(
+    def test_what_is_waited_for_is_said(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ray_backend, "_NO_ROOM_SECONDS", 0.5)
+        monkeypatch.setattr(ray_backend, "_WAITING_SECONDS", 0.5)
         source = Jobs([job(trial="a"), job(trial="b")])
 
         class Heard(logging.Handler):
@@ -297,16 +294,20 @@ class TestDriver:
         assert "a@48 ends after 48 examples: reached" in log
 
     def test_signals_stay_the_drivers(self, tmp_path: Path) -> None:
-        def handle(*_: object) -> None: ...
-
-        before = signal.signal(signal.SIGTERM, handle)
+        source = Jobs([job(0, 240_000, trial="a", horizon=240_000)])
+        before = signal.signal(signal.SIGTERM, lambda *_: source.interrupt())
+        states: list[str] = []
         try:
-            engine = partial(Noted, inputs=synthetic_inputs(tmp_path))
+            engine = partial(Slow, inputs=synthetic_inputs(tmp_path))
             with closing(on_ray(engine, tmp_path)) as backend:
-                run_jobs([job(trial="a")], backend)
-            assert signal.getsignal(signal.SIGTERM) is handle
+                for event in backend.run(source):
+                    if isinstance(event, Report):
+                        states.append(event.state)
+                    elif not source.cancelled():
+                        signal.raise_signal(signal.SIGTERM)
         finally:
             signal.signal(signal.SIGTERM, before)
+        assert states == ["stopped"]
 
     def test_an_address_where_no_cluster_is_says_so(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -315,4 +316,3 @@ class TestDriver:
         engine = partial(Noted, inputs=synthetic_inputs(tmp_path))
         with pytest.raises(ConfigError, match=r"^backend\.address: no Ray cluster .* at 'auto'"):
             run_jobs([job(trial="a")], on_ray(engine, tmp_path))
-        assert checkpoint.latest(tmp_path / "checkpoints") is None

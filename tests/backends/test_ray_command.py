@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 # Closed-form losses, which come so fast that the driver, not the workers, makes it last.
 SWEEP = [
     *(sys.executable, "-m", "sweep", "+experiment=smoke", "engine=synthetic"),
-    *("sampler=random", "scheduler=full", "budget.trials=300"),
+    *("sampler=random", "scheduler=full", "budget.trials=120"),
 ]
 RAY = [*SWEEP, "backend=ray", "backend.workers=2", "backend.gpus_per_worker=0"]
 
@@ -47,7 +47,7 @@ def test_killed_and_interrupted_it_finds_what_one_process_finds(tmp_path: Path) 
     # As a terminal does: to all that Ray started in the driver's group, too.
     os.killpg(driver.pid, signal.SIGINT)
     assert driver.wait(300) == 130, (on_ray / "log").read_text()
-    assert psutil.wait_procs(everything, timeout=60)[1] == []
+    assert psutil.wait_procs(everything, timeout=300)[1] == []
     told = (on_ray / "log").read_text()
     assert "was killed (SIGKILL)" in told
     assert "go on with:" in told
@@ -58,7 +58,7 @@ def test_killed_and_interrupted_it_finds_what_one_process_finds(tmp_path: Path) 
     everything = processes_of(driver.pid)
     assert len([process for process in everything if "sweep.backends.worker" in process.cmdline()]) == 2
     driver.kill()
-    assert psutil.wait_procs(everything, timeout=60)[1] == []
+    assert psutil.wait_procs(everything, timeout=300)[1] == []
 
     assert started(RAY, on_ray, cache).wait(900) == 0, (on_ray / "log").read_text()
     assert outline(on_ray) == outline(alone)

@@ -23,7 +23,7 @@ from sweep.types import Done, Engine
 if TYPE_CHECKING:
     from sweep.backends.ray_remote import Remote
 
-_NO_ROOM_SECONDS = 30
+_WAITING_SECONDS = 60
 
 _logger = logging.getLogger("sweep.backends")
 
@@ -87,7 +87,7 @@ class Ray(Crew):
         self._asked: dict[int, Remote] = {}
         self._placed: dict[int, tuple[Remote, Seat[Remote]]] = {}
         self._wanted_at = -math.inf
-        self._lacks_since: float | None = None
+        self._waits_since: float | None = None
 
     def close(self) -> None:
         super().close()
@@ -135,7 +135,7 @@ class Ray(Crew):
         self._let_go(now)
         if wanted:
             self._ask_for_more()
-        self._tell_of_no_room(now)
+        self._tell_of_waiting(now)
 
     def _enter(self) -> None:
         """Join the cluster or start it, unless that is done. Nothing imports Ray before."""
@@ -144,11 +144,8 @@ class Ray(Crew):
         from sweep.backends import ray_cluster
 
         if self._address is None:
-            gpus = len(visible_gpus())
-            self._environment = {
-                **self._environment,
-                **ray_cluster.start_here(cpus=cores(), gpus=gpus),
-            }
+            differs = ray_cluster.start_here(cpus=cores(), gpus=len(visible_gpus()))
+            self._environment = {**self._environment, **differs}
         else:
             ray_cluster.join(self._address)
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -211,20 +208,19 @@ class Ray(Crew):
         for _ in range(most - len(taken)):
             self._asked[next(free)] = Remote(cpus=self._cpus, gpus=self._gpus, environment=self._environment)
 
-    def _tell_of_no_room(self, now: float) -> None:
+    def _tell_of_waiting(self, now: float) -> None:
         if self._placed or not self._asked:
-            self._lacks_since = None
-        elif self._lacks_since is None:
-            self._lacks_since = now
-        elif now - self._lacks_since > _NO_ROOM_SECONDS:
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = now
+        elif now - self._waits_since > _WAITING_SECONDS:
             import ray
 
-            self._lacks_since = math.inf
+            self._waits_since = math.inf
             there = ", ".join(f"{ray.cluster_resources().get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
             _logger.warning(
-                "No node of the cluster has room for a worker, which takes %g CPUs and %g GPUs "
-                "(backend.cpus_per_worker, backend.gpus_per_worker); in all it has %s, others' included. "
-                "Waiting until there is room.",
+                "Still waiting for a node to have room for a worker and to start it. It takes %g CPUs and "
+                "%g GPUs (backend.cpus_per_worker, backend.gpus_per_worker); the cluster has %s in all.",
                 self._cpus,
                 self._gpus,
                 there,

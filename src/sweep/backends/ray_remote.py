@@ -19,6 +19,7 @@ from sweep.errors import ConfigError
 # For a worker to exit by itself, and for the way there and back.
 _END_SECONDS = 15
 _REASON_LENGTH = 300
+_NODE_DIED = "its node has died"
 
 
 class Remote:
@@ -104,7 +105,9 @@ class Remote:
     def _end_of(self, lost: RayError) -> End:
         if isinstance(lost, ActorUnavailableError):
             return End("can't be reached any more", with_node=True)
-        if not any(node["NodeID"] == self._node and node["Alive"] for node in ray.nodes()):
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        # Of one that was lost before it told its place, only Ray's words say why.
+        if self._node not in alive if self._node else _NODE_DIED in str(lost):
             return End("was lost, with its node", with_node=True)
         return End(f"was ended by Ray: {_last_line(lost)}")
 
