@@ -21,6 +21,7 @@ DEFAULTS = [file for file in WRITTEN_BY_HAND if file.parent.name != "experiment"
 # What a choice needs beside it.
 COMPANIONS = {
     "backend=pool": ["backend.workers=2"],
+    "backend=ray": ["backend.gpus_per_worker=0"],
     "data=own": ["data.path=rows.jsonl"],
     "sampler=gp": ["scheduler=full"],
     "scheduler=wilcoxon": ["validation=kfold"],
@@ -53,7 +54,7 @@ def test_each_file_composes(choice: str, tmp_path: Path) -> None:
 
 def test_no_file_is_left_out() -> None:
     assert len(choices()) == len(FILES) - 1, "conf/config.yaml and the files of groups"
-    assert len(WRITTEN_BY_HAND) == 50
+    assert len(WRITTEN_BY_HAND) == 51
 
 
 @pytest.mark.parametrize("file", WRITTEN_BY_HAND, ids=lambda file: f"{file.parent.name}/{file.stem}")

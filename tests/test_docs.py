@@ -66,6 +66,7 @@ SHORT = ["model=tiny_llama", "recipe.epochs=0.05", "budget.trials=3"]
 # What a choice needs beside it.
 COMPANIONS = {
     "backend=pool": ["backend.workers=2"],
+    "backend=ray": ["backend.gpus_per_worker=0"],
     "data=own": ["data.path=tickets.jsonl"],
     "sampler=gp": ["scheduler=full"],
     "sampler=nsga2": ["scheduler=full", "budget.trials=9"],

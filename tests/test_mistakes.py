@@ -20,6 +20,7 @@ MINE = "conf/experiment/mine.yaml"
 FAST = "+experiment=smoke engine=synthetic"
 GOAL = "+experiment=support_bot engine=synthetic"
 POOL = f"{FAST} backend.workers=2"
+RAY = f"{FAST} backend=ray"
 OWN = f"{FAST} data=own"
 TORCH = "+experiment=smoke model=hub"
 CSV = "prompt,response\n" + "".join(f"question {i} of {'abcde'[i % 5] * 9},answer {i}\n" for i in range(80))
@@ -311,6 +312,12 @@ OVERRIDES = [
     Mistake(f"{POOL} backend.deaths=0", "got 0", "at least 1", "Change backend.deaths"),
     Mistake(f"{POOL} backend.silent_seconds=0", "got 0", "above 0", "Change backend.silent_seconds"),
     Mistake(f"{POOL} backend.start_seconds=-1", "got -1", "above 0", "Change backend.start_seconds"),
+    Mistake(RAY, "0 GPUs", "gpus_per_worker=1", "backend.address of a cluster"),
+    Mistake(f"{RAY} backend.gpus_per_worker=1.5", "got 1.5", "from 0 to 1", "Change backend.gpus_per_worker"),
+    Mistake(f"{RAY} backend.cpus_per_worker=0", "got 0", "above 0", "Change backend.cpus_per_worker"),
+    Mistake(f"{RAY} backend.workers=0", "got 0", "at least 1, or null", "Change backend.workers"),
+    Mistake(f"{RAY} backend.idle_seconds=-1", "got -1", "at least 0", "Change backend.idle_seconds"),
+    Mistake(f"{RAY} backend.address=head", "'head'", "host:port", "Change backend.address"),
     Mistake(f"{FAST} engine=fused", "engine=fused", "no such file", "There are: "),
     Mistake(f"{FAST} sampler=cmaes", "sampler=cmaes", "no such file", "There are: "),
     Mistake(f"{FAST} sampler=gp", "GPSampler", "ran to the end", "Write scheduler=full"),

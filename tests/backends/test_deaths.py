@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sweep.backends import seat
+from sweep.backends import child
 from sweep.backends.pool import Pool
 from sweep.engines import checkpoint
 from sweep.errors import StudyError, TrainingError
@@ -218,7 +218,7 @@ def test_an_engine_that_raises_what_no_trial_caused_is_a_dead_worker(
 def test_a_worker_that_stops_in_the_middle_of_a_message_holds_nobody_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seat, "_MESSAGE_SECONDS", 1)
+    monkeypatch.setattr(child, "_MESSAGE_SECONDS", 1)
     engine = partial(Halting, inputs=synthetic_inputs(tmp_path))
     study, told = searched(pool(engine, tmp_path))
     assert_as_undisturbed(study, told, tmp_path)

@@ -39,7 +39,7 @@ class Auto:
         )
 
     @property
-    def devices(self) -> Sequence[int]:
+    def devices(self) -> Sequence[float]:
         return self._chosen.devices
 
     def run(self, source: Source) -> Iterator[Progress | Report]:

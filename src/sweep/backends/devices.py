@@ -26,6 +26,11 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(takewhile(lambda name: _is_one(name, installed), names))
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environments_of(workers: int | None, each: int = 1) -> list[dict[str, str]]:
     """What each worker's environment holds beside the driver's: its GPUs, its share of the threads.
 
@@ -42,8 +47,7 @@ def environments_of(workers: int | None, each: int = 1) -> list[dict[str, str]]:
     if gpus:
         _check_fit(workers, each, gpus)
     count = workers or len(gpus) // each
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(1, cores // (count * each)))
+    threads = str(max(1, cores() // (count * each)))
     shared = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
     if each > 1:
         shared[RANKS] = str(each)

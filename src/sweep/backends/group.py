@@ -19,8 +19,8 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import NoReturn, Protocol
 
+from sweep.backends.child import in_words
 from sweep.backends.messages import Raised
-from sweep.backends.seat import in_words
 from sweep.ranks import Rank, this_rank
 from sweep.types import Capacity, Done, Job, Report, Source, Wait
 

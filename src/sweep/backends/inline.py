@@ -15,7 +15,7 @@ class Inline:
         self._engine: Engine | None = None
 
     @property
-    def devices(self) -> Sequence[int]:
+    def devices(self) -> Sequence[float]:
         return (1,)
 
     def run(self, source: Source) -> Iterator[Progress | Report]:

@@ -21,7 +21,7 @@ class Metered:
         self._keep = keep
 
     @property
-    def devices(self) -> Sequence[int]:
+    def devices(self) -> Sequence[float]:
         return self._backend.devices
 
     def run(self, source: Source) -> Iterator[Progress | Report]:

@@ -1,50 +1,63 @@
-"""A worker's seat in the driver: its process, while there is one, and the jobs that it holds."""
+"""A worker's seat in the driver: the worker, while there is one, and the jobs that it holds."""
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
-import socket
-import struct
-import subprocess
-import sys
 import time
-from collections import deque
-from collections.abc import Mapping
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from sweep.backends.messages import Cancel
 from sweep.types import Capacity, Done, Job, Wait
 
-# A message that has begun comes, or goes, whole within this time, or its worker hangs.
-_MESSAGE_SECONDS = 60
-_EXIT_SECONDS = 5.0
+
+class End(NamedTuple):
+    """How a worker ended, in words; with_node: along with its machine, for which no job is to blame."""
+
+    how: str
+    with_node: bool = False
 
 
-class Seat:
+class Worker(Protocol):
+    """One worker, from its start to its end. Messages go and come pickled, in their order.
+
+    `send` does not fail: a worker that can't be told anything any more is at its end. `receive` gives the
+    next message; it raises BlockingIOError from a worker that stopped in the middle of one, EOFError or
+    another OSError once it is gone and all that it said was heard. `end` kills it, after some seconds if
+    it is to `wait` for it to exit by itself.
+    """
+
+    def send(self, message: bytes) -> None: ...
+
+    def receive(self) -> bytes: ...
+
+    def end(self, *, wait: bool) -> End: ...
+
+
+W = TypeVar("W", bound=Worker)
+
+
+class Seat(Generic[W]):
     """One worker after another, with the same name, devices and log.
 
     jobs: what its worker holds, by id; the first one is kept here until the worker asks, for it
-    may take minutes to load. alone: jobs to be trained with no other beside them. asked: what
-    the worker offered when it asked for a job and has got no answer yet. ready: whether it ever
-    asked. lone: whether it holds one of `alone`.
+    may take minutes to load. asked: what the worker offered when it asked for a job and has got no
+    answer yet. heard: when it last said something, by the monotonic clock. ready: whether it ever
+    asked. lone: whether it holds a job that runs with no other beside it.
     """
 
-    def __init__(self, name: str, *, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, *, log: Path, hire: Callable[[bytes], W]) -> None:
         self.name = name
         self.log = log
         self.jobs: dict[str, Job] = {}
-        self.alone: deque[Job] = deque()
         self.asked: Capacity | None = None
         self.first: Job | None = None
         self.ready = False
         self.lone = False
-        self.heard = 0.0
-        self.link: Connection | None = None
-        self._environment = environment
-        self._program: subprocess.Popen[bytes] | None = None
+        self.heard = time.monotonic()
+        self.worker: W | None = None
+        self._hire = hire
         self._cancelled: frozenset[str] = frozenset()
 
     @property
@@ -54,26 +67,8 @@ class Seat:
 
     def start(self, setting: bytes) -> None:
         """A worker, told a pickled `Setting`."""
-        ours, theirs = socket.socketpair()
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _MESSAGE_SECONDS, 0))
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        # A group of its own: what a terminal sends to the driver's group does not reach it, and the kernel
-        # wakes a stopped one when the driver is gone.
-        with self.log.open("ab") as log, theirs:
-            self._program = subprocess.Popen(
-                # -P: where its driver did not look, in the working directory above all, it must not either.
-                [sys.executable, "-P", "-m", "sweep.backends.worker", self.name, str(theirs.fileno())],
-                env={**os.environ, **self._environment, "PYTHONPATH": os.pathsep.join(sys.path)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[theirs.fileno()],
-                process_group=0,
-            )
-        self.link = Connection(ours.detach())
+        self.worker = self._hire(setting)
         self.heard = time.monotonic()
-        self._send_bytes(setting)
 
     def take(self, job: Job) -> None:
         """Give the worker a job, once it asks."""
@@ -90,8 +85,8 @@ class Seat:
 
     def hear(self) -> object:
         """The next message. Raises EOFError or OSError from a worker that is gone, or hangs in it."""
-        assert self.link is not None
-        message = self.link.recv()
+        assert self.worker is not None
+        message: object = pickle.loads(self.worker.receive())
         self.heard = time.monotonic()
         if isinstance(message, Capacity):
             self.asked, self.ready = message, True
@@ -107,58 +102,15 @@ class Seat:
             self._cancelled = mine
             self._send(Cancel(mine))
 
-    def has_exited(self) -> bool:
-        """Whether the worker is gone and nothing of what it said is left to hear."""
-        gone = self._program is not None and self._program.poll() is not None
-        return gone and self.link is not None and not self.link.poll()
-
-    def empty(self, *, wait: bool) -> str:
-        """End the worker and take everything back but `alone`; in words, how it ended.
-
-        wait: for it to exit by itself, for a few seconds.
-        """
-        assert self.link is not None
-        code = self._exit_code() if wait else None
-        self._kill()
-        self.link.close()
-        code = self._exit_code() if code is None else code
-        self.link = self._program = self.first = self.asked = None
+    def empty(self, *, wait: bool) -> End:
+        """End the worker and take everything back."""
+        assert self.worker is not None
+        ended = self.worker.end(wait=wait)
+        self.worker = self.first = self.asked = None
         self.jobs, self._cancelled = {}, frozenset()
         self.ready = self.lone = False
-        return in_words(code)
-
-    def _exit_code(self) -> int | None:
-        assert self._program is not None
-        try:
-            return self._program.wait(_EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            return None
+        return ended
 
     def _send(self, message: object) -> None:
-        self._send_bytes(pickle.dumps(message))
-
-    def _send_bytes(self, message: bytes) -> None:
-        assert self.link is not None
-        try:
-            self.link.send_bytes(message)
-        except OSError:
-            # It is gone, or hangs and heard half of it: what it still says counts, then it is at its end.
-            self._kill()
-
-    def _kill(self) -> None:
-        """End the worker, and what it has started; once it is gone that ends by itself."""
-        assert self._program is not None
-        if self._program.poll() is None:
-            os.killpg(self._program.pid, signal.SIGKILL)
-
-
-def in_words(code: int | None) -> str:
-    """How a process ended, or that it does not."""
-    if code is None:
-        return "does not end, held by the kernel"
-    if code >= 0:
-        return f"ended with exit code {code}"
-    name = signal.Signals(-code).name
-    if name == "SIGKILL":
-        return "was killed (SIGKILL), which is often the system's doing where memory runs out"
-    return f"was ended by {name}"
+        assert self.worker is not None
+        self.worker.send(pickle.dumps(message))

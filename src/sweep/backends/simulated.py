@@ -40,7 +40,7 @@ class Simulated:
         self._clock = clock
 
     @property
-    def devices(self) -> Sequence[int]:
+    def devices(self) -> Sequence[float]:
         return (1,) * len(self._workers)
 
     def run(self, source: Source) -> Iterator[Progress | Report]:

@@ -14,6 +14,7 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -149,5 +150,6 @@ if __name__ == "__main__":
     logging.basicConfig(handlers=[handler])
     logging.captureWarnings(True)
     logging.getLogger("sweep").setLevel(logging.INFO)
-    _logger.info("worker %s is process %s, of rank %s", sys.argv[1], os.getpid(), this_rank().number)
+    where = f"process {os.getpid()}, of rank {this_rank().number}, on {socket.gethostname()}"
+    _logger.info("worker %s is %s", sys.argv[1], where)
     sys.exit(work(sys.argv[1], Connection(int(sys.argv[2]))))

@@ -45,7 +45,7 @@ class Bound(NamedTuple):
         """Of the unit."""
         return spent.seconds * self.per_second + spent.device_seconds * self.per_device_second
 
-    def seconds_left(self, spent: Spent, *, devices: int, share: float = 1.0) -> float:
+    def seconds_left(self, spent: Spent, *, devices: float, share: float = 1.0) -> float:
         """Until so many devices have used up that share of it; negative where more was used."""
         rate = self.per_second + devices * self.per_device_second
         return (share * self.most - self.used(spent)) / rate
@@ -102,7 +102,7 @@ class Budget:
         return tuple(bounds)
 
 
-def first_reached(bounds: Sequence[Bound], spent: Spent, *, devices: int) -> Bound | None:
+def first_reached(bounds: Sequence[Bound], spent: Spent, *, devices: float) -> Bound | None:
     """The one that ends a search on so many devices, None without any."""
     return min(
         bounds, key=lambda bound: bound.seconds_left(spent, devices=devices, share=SEARCH_SHARE), default=None
@@ -110,7 +110,7 @@ def first_reached(bounds: Sequence[Bound], spent: Spent, *, devices: int) -> Bou
 
 
 def seconds_left(
-    bounds: Sequence[Bound], spent: Spent, *, devices: int, share: float = SEARCH_SHARE
+    bounds: Sequence[Bound], spent: Spent, *, devices: float, share: float = SEARCH_SHARE
 ) -> float:
     """Until so many devices have used up a share, the search's, of one of them; infinite without any."""
     return min(
@@ -121,7 +121,7 @@ def seconds_left(
 class Account:
     """What a sweep spends from now on, added to what it spent before. devices: how many it holds."""
 
-    def __init__(self, before: Spent, *, devices: Callable[[], int], clock: Callable[[], float]) -> None:
+    def __init__(self, before: Spent, *, devices: Callable[[], float], clock: Callable[[], float]) -> None:
         self._spent = before
         self._devices = devices
         self._clock = clock

@@ -42,7 +42,7 @@ class StoredStudy:
     examples: int
     seconds_spent: float
     spent: Spent
-    devices: int
+    devices: float
     standings: tuple[Standing, ...]
     notes: Notes
 

@@ -86,7 +86,7 @@ class Study:
         scheduler: Scheduler,
         disk: Disk | None = None,
         clock: Callable[[], float] = time.monotonic,
-        devices: Callable[[], Sequence[int]] = lambda: (1,),
+        devices: Callable[[], Sequence[float]] = lambda: (1,),
     ) -> None:
         self.plan = plan
         self.standings = Standings()
@@ -137,7 +137,7 @@ class Study:
         return hashlib.sha256(json.dumps(self._fingerprint, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
-    def devices(self) -> Sequence[int]:
+    def devices(self) -> Sequence[float]:
         """Of each worker, how many it holds now; one at least, for without any nothing would be reckoned."""
         return self._devices() or (1,)
 

@@ -1,0 +1,99 @@
+"""Real Ray clusters on this machine, on loopback addresses alone, each node with processes of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+
+# Nothing may leave the machine: Ray reports even that it reports no usage, and asks which cloud it is in.
+LOOPBACK = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
+    "RAY_AUTH_MODE": "token",
+    "http_proxy": "http://127.0.0.1:9",
+    # A node whose agents are slow to start ends itself, on a machine with much else to do.
+    "RAY_agent_register_timeout_ms": "300000",
+}
+
+
+class Cluster:
+    """A head node and others that join it; `environment` lets a driver in."""
+
+    def __init__(self, folder: Path) -> None:
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text("0123456789abcdef" * 4)
+        self._folder = folder
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        with socket.create_server(("127.0.0.2", 0)) as free:
+            self.address = f"127.0.0.2:{free.getsockname()[1]}"
+        self.environment: Mapping[str, str] = {
+            **LOOPBACK,
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_ADDRESS": self.address,
+        }
+
+    def add(self, *, cpus: int, gpus: int = 0) -> subprocess.Popen[bytes]:
+        """Another node, the head at first; it is there."""
+        # 127.0.0.1 would be replaced by the machine's outer address.
+        ip = f"127.0.0.{2 + len(self._nodes)}"
+        port = self.address.partition(":")[2]
+        role = ["--address", self.address]
+        if not self._nodes:
+            role = ["--head", "--port", port, "--include-dashboard=false", "--temp-dir", str(self._folder)]
+        told = self._folder / f"node-{len(self._nodes)}.log"
+        with told.open("wb") as log:
+            node = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *role),
+                    *("--node-ip-address", ip, "--num-cpus", str(cpus), "--num-gpus", str(gpus)),
+                    *("--object-store-memory", str(80 * 2**20), "--disable-usage-stats"),
+                ],
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._nodes.append(node)
+        while "Ray runtime started" not in told.read_text():
+            assert node.poll() is None, told.read_text()
+            time.sleep(0.05)
+        return node
+
+    def kill(self, node: subprocess.Popen[bytes]) -> None:
+        """All of the node's processes at once, workers included, as when the power fails."""
+        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGSTOP)
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        node.wait()
+        self._nodes.remove(node)
+
+    def close(self) -> None:
+        for node in reversed(self._nodes.copy()):
+            self.kill(node)
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """One without nodes yet."""
+    # Not below pytest's folder: sockets lie in it, whose paths may not be long.
+    with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        made = Cluster(Path(folder))
+        try:
+            yield made
+        finally:
+            made.close()
