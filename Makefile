@@ -62,4 +62,4 @@ pictures: $(READY)  ## Take the README's pictures again: two sweeps, about 20 mi
 	$(BIN)/python docs/pictures/take.py
 
 clean:  ## Remove the virtual environment and every result of a sweep in this folder
-	rm -rf $(VENV) runs mlruns mlartifacts mlflow.db sweep.db
+	rm -rf $(VENV) runs mlruns mlartifacts mlflow.db sweep.db*

@@ -235,7 +235,7 @@ class Pipeline:
         self._told.stage("search", expectation(study, report))
         if any(bound.per_device_second for bound in study.plan.bounds) and not visible_gpus():
             counted = sum(study.devices)
-            self._told.more(f"no GPU is seen here: each worker counts as one device, {counted} in all")
+            self._told.more(f"no GPU is seen here: each worker counts as one device, {counted:g} in all")
 
     def _search(self, assembly: Assembly, study: Study, tracker: Tracker) -> None:
         board = Scoreboard(

@@ -127,7 +127,7 @@ def test_a_database_that_is_away_is_waited_for(
     away, back = told(caplog)
     assert away.startswith(AWAY)
     assert "refused" in away
-    assert "10 minutes at most (storage_patience)" in away
+    assert "10 min at most (storage_patience)" in away
     assert back == BACK
 
 
@@ -170,7 +170,7 @@ def test_who_waits_no_longer_than_that_says_how_to_go_on(
             run_study(study, synthetic_engine(tmp_path), At(9, server.stop))
     server.start()
     said = str(error.value)
-    assert "was waited for 0 minutes (storage_patience): " in said
+    assert "was waited for 0 min (storage_patience): " in said
     assert "start the same command again" in said
     with driven(url) as storage:
         run_study(open_study(storage), synthetic_engine(tmp_path))

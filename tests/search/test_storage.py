@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -116,6 +117,17 @@ def test_who_reads_is_shown_no_password(url: str) -> None:
     with pytest.raises(StudyError) as error:
         open_stored(url)
     assert "secret" not in str(error.value)
+
+
+def test_a_server_that_does_not_answer_is_told_without_the_password() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(StudyError) as error:
+        open_storage(f"postgresql+psycopg://me:secret@127.0.0.1:{port}/sweeps")
+    said = str(error.value)
+    assert said.startswith(f"storage=postgresql+psycopg://me:***@127.0.0.1:{port}/sweeps could not be opened")
+    assert "(Connection refused)" in said
+    assert "secret" not in said
 
 
 class Twice(NamedTuple):

@@ -56,7 +56,7 @@ class Patient(Delegate):
     def _again(self, call: Callable[[BaseStorage], T], error: OutageError) -> T:
         _logger.warning(
             "The study's database can't be reached: %s. What is in training in worker processes goes on; the "
-            "database is waited for, %g minutes at most (storage_patience).",
+            "database is waited for, %g min at most (storage_patience).",
             error.reason,
             self._minutes,
         )
@@ -69,7 +69,7 @@ class Patient(Delegate):
                 answer = call(self._storage)
             except OutageError as again:
                 if time.monotonic() >= end:
-                    waited = f", and was waited for {self._minutes:g} minutes (storage_patience)"
+                    waited = f", and was waited for {self._minutes:g} min (storage_patience)"
                     raise OutageError(again.reason, waited) from again
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:

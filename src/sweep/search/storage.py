@@ -102,7 +102,7 @@ def _noticing(url: str) -> dict[str, Any]:
 
 @contextmanager
 def _tables_made_once(url: str) -> Iterator[None]:
-    """In an empty PostgreSQL sweeps that start at once take turns, or one fails to make the tables."""
+    """Sweeps that start at once in an empty PostgreSQL wait for each other; else only one could start."""
     if make_url(url).get_backend_name() != "postgresql":
         yield
         return
