@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from rich.console import Console
 
 from sweep.config import Config, Place, compose, describe, locate
-from sweep.errors import ConfigError, OutageError, SweepError
+from sweep.errors import ConfigError, OutageError, SweepError, is_full_disk
 from sweep.redaction import Printable, printable
 from sweep.usage import usage
 
@@ -67,11 +67,12 @@ def answer(name: str, arguments: Sequence[str], body: Callable[[Sequence[str]], 
         _complain(str(error))
         return 2
     except OSError as error:
-        again = shlex.join(["python", "-m", name, *arguments])
         place = f"{error.filename}: " if error.filename else "A file could not be written: "
+        again = shlex.join(["python", "-m", name, *arguments])
+        kept = f" What is done is kept; go on with:\n  {again}" if is_full_disk(error) else ""
         _complain(
             f"{place}{error.strerror or error}. Make it writable, free space, or change output, checkpoints, "
-            f"storage or tracking.uri. What is done is kept; go on with:\n  {again}"
+            f"storage or tracking.uri.{kept}"
         )
         return 2
     except Interrupted as stop:
