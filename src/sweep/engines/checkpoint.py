@@ -59,6 +59,12 @@ def latest(folder: Path) -> tuple[int, Path] | None:
     return None
 
 
+def remove(folder: Path) -> None:
+    """Delete a checkpoint. A folder that is none stays: a storage must not say what else is deleted."""
+    if (folder / _SUMS).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def export_adapter(folder: Path, target: Path) -> Path:
     """The checkpoint's adapter alone, in PEFT's layout, as `target`.
 

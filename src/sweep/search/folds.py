@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sweep.engines.checkpoint import remove
 from sweep.search.entries import STOPPED, next_attempt, probed_of, rung_entry, rung_key
 from sweep.search.plan import Plan
 from sweep.search.states import newest
@@ -94,7 +94,7 @@ class Folds:
             paths.append(stopped["checkpoint"])
         for path in paths:
             if path:
-                shutil.rmtree(Path(path), ignore_errors=True)
+                remove(Path(path))
 
     def _rungs(self, epochs: float) -> tuple[int, ...]:
         horizon = self._plan.horizon(epochs, share=1 - 1 / self._folds)

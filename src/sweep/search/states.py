@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep.engines.checkpoint import verified
+from sweep.engines.checkpoint import remove, verified
 from sweep.errors import CheckpointError
 from sweep.types import Standing
 
@@ -41,4 +40,4 @@ def drop(standing: Standing, stopped: Mapping[str, Any] | None) -> None:
         paths.append(Path(stopped["checkpoint"]))
     for path in paths:
         if path != kept:
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
