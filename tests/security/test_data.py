@@ -80,7 +80,7 @@ class TestTerminal:
         from sweep.evaluation.objective import Loss
 
         score = Score(value=1.0, standard_error=0.1, examples=10)
-        name, description = f"{MARKUP}{ESCAPE}", f"{ESCAPE}{MARKUP}"
+        name = description = f"{MARKUP}{ESCAPE}"
         way = Simpler(name=name, description=description, confirm=score, test=None, succeeds=False)
         tell_baselines(Transcript(), [way], Loss(rung_metric="loss"))
         said = capsys.readouterr().out

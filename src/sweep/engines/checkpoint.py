@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sweep.engines import remote
@@ -126,10 +126,12 @@ def keep_newest(place: str, count: int) -> None:
 
 
 def remove(place: str) -> None:
-    """Leave nothing there, whether or not something was."""
+    """Delete a checkpoint. A folder that is none stays: a storage must not say what else is deleted."""
     if is_url(place):
-        remote.remove(place, first=_SUMS)
-    else:
+        with suppress(CheckpointError):
+            _read_sums(place)
+            remote.remove(place, first=_SUMS)
+    elif Path(place, _SUMS).is_file():
         shutil.rmtree(place, ignore_errors=True)
 
 
