@@ -88,12 +88,17 @@ class Leading:
             _await_the_end()
 
     def _watch(self) -> None:
-        links = dict(self._followers)
+        """End with the first that dies, or with what one says, if no death explains it."""
+        links, words = dict(self._followers), None
         while links:
-            for link in wait(list(links)):
+            speaking = wait(list(links), _GRACE_SECONDS if words else None)
+            if words and not speaking:
+                self._end(words)
+            for link in speaking:
                 assert isinstance(link, Connection)
                 try:
-                    self._end(link.recv())
+                    said = link.recv()
+                    words = words or said
                 except (EOFError, OSError):
                     follower = links.pop(link)
                     if not self._done:
