@@ -2,14 +2,16 @@
 
 The first leads: it is the worker that the driver knows. It passes on each job and each answer to `cancelled`,
 in their order, and tells what it finds. The others follow, and say nothing but what ends the group. They end
-with it, for their sockets close; it ends with any of them, as that one did.
+with it, by the kernel or their closed sockets; it ends with any of them, as that one did.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from sweep.backends.seat import in_words
 from sweep.ranks import Rank, this_rank
 from sweep.types import Capacity, Done, Job, Report, Source, Wait
 
+# Of <linux/prctl.h>: the signal that a process gets when its parent is gone.
+_PR_SET_PDEATHSIG = 1
 # Who is cut off by another's death hears of it as an error, and may be first to.
 _GRACE_SECONDS = 2.0
 
@@ -127,6 +131,9 @@ class Following:
     def __init__(self, link: Connection) -> None:
         self._link = link
         self._heard: queue.SimpleQueue[Job | Done | frozenset[str]] = queue.SimpleQueue()
+        if sys.platform == "linux":
+            # One that is stopped, or hangs, does not see its socket close.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def next(self, capacity: Capacity) -> Job | Done:
