@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from sweep.backends import group
 from sweep.engines.inputs import Inputs
 from sweep.engines.synthetic import Synthetic
 from sweep.errors import ModelError
@@ -189,13 +190,19 @@ class Hanging(Noted):
 
 
 class Ranked(Slow):
-    """Of a group: keeps checkpoints of its own, and notes its rank, its GPU and where a job ends."""
+    """Of a group: keeps checkpoints of its own, and notes its rank, its GPU and where a job ends.
+
+    Its processes wait for each other once, as those that share a model do.
+    """
 
     def __init__(self, *, inputs: Inputs) -> None:
-        self.rank = this_rank().number
-        folder = inputs.folder if this_rank().first else inputs.folder.with_name(f"of_rank{self.rank}")
+        place = this_rank()
+        self.rank = place.number
+        folder = inputs.folder if place.first else inputs.folder.with_name(f"of_rank{place.number}")
         super().__init__(inputs=replace(inputs, folder=folder))
-        self.note("ranks", f"{os.getpid()} {self.rank} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+        self.note("ranks", f"{os.getpid()} {self.rank} {os.environ.get('CUDA_VISIBLE_DEVICES')} {place.port}")
+        while [line.split()[3] for line in noted(self.folder, "ranks")].count(str(place.port)) < place.count:
+            time.sleep(0.01)
 
     def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
         for event in super()._train(job, source):
@@ -230,6 +237,29 @@ class FailingRank(Ranked):
             yield from super()._train(job, source)
         elif self.rank in self.failing:
             yield self._report(job, state="infeasible", examples=job.start, error=f"no room on {self.rank}")
+        else:
+            signal.pause()
+
+
+class CutOff(Ranked):
+    """At trial 5 the second of three processes reports an error, once, which came of the third's death."""
+
+    def __init__(self, *, inputs: Inputs) -> None:
+        super().__init__(inputs=inputs)
+        # On a busy machine the third may be late to die.
+        group._GRACE_SECONDS = 60
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        if job.trial.id != "5" or noted(self.folder, "deaths"):
+            yield from super()._train(job, source)
+        elif self.rank == 1:
+            self.note("cut off", job.id)
+            yield self._report(job, state="failed", examples=job.start, error="connection closed by peer")
+        elif self.rank == 2:
+            while not noted(self.folder, "cut off"):
+                time.sleep(0.01)
+            self.note("deaths", job.id)
+            os.kill(os.getpid(), signal.SIGKILL)
         else:
             signal.pause()
 

@@ -16,7 +16,7 @@ from sweep.backends.pool import Pool
 from sweep.errors import ModelError
 from sweep.search.loop import Jobs, run_jobs
 from sweep.types import Engine, Progress
-from tests.backends.engines import AbsentRank, DeadlyRank, FailingRank, Ranked, noted
+from tests.backends.engines import AbsentRank, CutOff, DeadlyRank, FailingRank, Ranked, noted
 from tests.backends.test_deaths import assert_as_undisturbed, searched, undisturbed
 from tests.backends.test_driver import driver
 from tests.backends.test_pool import pool
@@ -32,7 +32,7 @@ def group(make_engine: Callable[[], Engine], folder: Path) -> Pool:
 def ranks(folder: Path) -> dict[int, list[int]]:
     """The processes that had each rank."""
     found: dict[int, list[int]] = {}
-    for process, rank, _ in (line.split() for line in noted(folder, "ranks")):
+    for process, rank, *_ in (line.split() for line in noted(folder, "ranks")):
         found.setdefault(int(rank), []).append(int(process))
     return found
 
@@ -60,7 +60,7 @@ def test_each_process_sees_its_own_gpu_alone(tmp_path: Path, monkeypatch: pytest
     engine = partial(Ranked, inputs=synthetic_inputs(tmp_path))
     with closing(pool(engine, tmp_path, workers=2, devices_per_worker=2)) as backend:
         run_jobs([job(trial="a"), job(trial="b")], backend)
-    assert sorted(line.split()[1:] for line in noted(tmp_path, "ranks")) == [
+    assert sorted(line.split()[1:3] for line in noted(tmp_path, "ranks")) == [
         ["0", "0"],
         ["0", "2"],
         ["1", "1"],
@@ -111,6 +111,14 @@ def test_what_one_process_alone_reports_is_the_trials_end_and_the_groups(
     assert Counter(report.trial for report in told.reports) == {s.trial.id: 1 for s in expected}
     assert {rank: len(processes) for rank, processes in ranks(tmp_path).items()} == {0: 2, 1: 2}
     assert gone(tmp_path)
+
+
+@pytest.mark.slow
+def test_an_error_that_follows_from_anothers_death_is_not_the_trials(tmp_path: Path) -> None:
+    engine = partial(CutOff, inputs=synthetic_inputs(tmp_path))
+    study, told = searched(pool(engine, tmp_path, workers=1, devices_per_worker=3))
+    assert len(noted(tmp_path, "cut off")) == len(noted(tmp_path, "deaths")) == 1
+    assert_as_undisturbed(study, told, tmp_path)
 
 
 @pytest.mark.slow

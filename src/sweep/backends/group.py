@@ -2,14 +2,16 @@
 
 The first leads: it is the worker that the driver knows. It passes on each job and each answer to `cancelled`,
 in their order, and tells what it finds. The others follow, and say nothing but what ends the group. They end
-with it, for their sockets close; it ends with any of them, as that one did.
+with it, by the kernel or their closed sockets; it ends with any of them, as that one did.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from sweep.backends.messages import Raised
 from sweep.ranks import Rank, this_rank
 from sweep.types import Capacity, Done, Job, Report, Source, Wait
 
+# Of <linux/prctl.h>: the signal that a process gets when its parent is gone.
+_PR_SET_PDEATHSIG = 1
 # Who is cut off by another's death hears of it as an error, and may be first to.
 _GRACE_SECONDS = 2.0
 
@@ -94,12 +98,17 @@ class Leading:
             _await_the_end()
 
     def _watch(self) -> None:
-        links = dict(self._followers)
+        """End with the first that dies, or with what one says, if no death explains it."""
+        links, words = dict(self._followers), None
         while links:
-            for link in wait(list(links)):
+            speaking = wait(list(links), _GRACE_SECONDS if words else None)
+            if words and not speaking:
+                self._end(words)
+            for link in speaking:
                 assert isinstance(link, Connection)
                 try:
-                    self._end(link.recv())
+                    said = link.recv()
+                    words = words or said
                 except (EOFError, OSError):
                     follower = links.pop(link)
                     if not self._done:
@@ -133,6 +142,9 @@ class Following:
     def __init__(self, link: Connection) -> None:
         self._link = link
         self._heard: queue.SimpleQueue[Job | Done | frozenset[str]] = queue.SimpleQueue()
+        if sys.platform == "linux":
+            # One that is stopped, or hangs, does not see its socket close.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def next(self, capacity: Capacity) -> Job | Done:
