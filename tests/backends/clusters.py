@@ -58,6 +58,8 @@ class Cluster:
                     *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *role),
                     *("--node-ip-address", ip, "--num-cpus", str(cpus), "--num-gpus", str(gpus)),
                     *("--object-store-memory", str(80 * 2**20), "--disable-usage-stats"),
+                    # Any port: other clusters on this machine have the same range else.
+                    *("--min-worker-port", "0", "--max-worker-port", "0"),
                 ],
                 env={**os.environ, **self.environment},
                 stdout=log,

@@ -58,6 +58,7 @@ def test_killed_and_interrupted_it_finds_what_one_process_finds(tmp_path: Path) 
     everything = processes_of(driver.pid)
     assert len([process for process in everything if "sweep.backends.worker" in process.cmdline()]) == 2
     driver.kill()
+    driver.wait()
     assert psutil.wait_procs(everything, timeout=300)[1] == []
 
     assert started(RAY, on_ray, cache).wait(900) == 0, (on_ray / "log").read_text()
