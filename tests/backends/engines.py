@@ -212,7 +212,7 @@ class Ranked(Slow):
 
 
 class DeadlyRank(Ranked):
-    """One rank's process is killed, once, in the middle of trial 5."""
+    """One rank's process is killed, once, in the middle of trial 5; the others wait for it there."""
 
     def __init__(self, *, inputs: Inputs, rank: int) -> None:
         super().__init__(inputs=inputs)
@@ -220,7 +220,10 @@ class DeadlyRank(Ranked):
 
     def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
         for steps, event in enumerate(super()._train(job, source)):
-            if (job.trial.id, self.rank, steps) == ("5", self.deadly, 1) and not self.note("deaths", job.id):
+            if (job.trial.id, steps) == ("5", 1) and not noted(self.folder, "deaths"):
+                if self.rank != self.deadly:
+                    signal.pause()
+                self.note("deaths", job.id)
                 os.kill(os.getpid(), signal.SIGKILL)
             yield event
 
