@@ -251,7 +251,8 @@ def _plain_types() -> dict[str, str]:
         for cls in (Audit, Confirm, DataSource, Guards, SmallData, Space, Tracking, Validation)
     }
     top = get_type_hints(Config, localns=known)
-    found = {name: in_words(hint) for name, hint in top.items() if hint in (int, float, str) or name == "best"}
+    plain = (int, float, str)
+    found = {name: in_words(hint) for name, hint in top.items() if hint in plain or name == "best"}
     found |= {"name": in_words(str), "recipe_from": in_words(top["recipe_from"])}
     found |= {"trusted_targets": in_words(top["trusted_targets"]), "metric": in_words(top["metrics"])}
     found |= {"scorer": in_words(top["scorers"]), "baseline": in_words(top["baselines"])}

@@ -28,7 +28,7 @@ class Postgres:
         if self._user is not None:
             shutil.chown(self.folder, self._user)
         with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+            self.port = free.getsockname()[1]
         self._data = self.folder / "data"
         self._run("initdb", "-D", self._data, "-U", _OWNER, "--auth=trust", "--encoding=UTF8", "--no-sync")
 
@@ -39,7 +39,7 @@ class Postgres:
 
     def create(self, name: str) -> str:
         """The URL of a new database."""
-        self.query(f"CREATE DATABASE {name}")
+        self.query(f'CREATE DATABASE "{name}"')
         return self._url(name)
 
     def query(self, statement: str) -> str:
@@ -48,7 +48,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        listening = ("listen_addresses=127.0.0.1", f"port={self._port}", "unix_socket_directories=")
+        listening = ("listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=")
         settings = (*listening, "fsync=off")
         options = " ".join(f"-c {setting}" for setting in settings)
         self._control("start", "-w", "-t", "300", "-l", str(self.folder / "log"), "-o", options)
@@ -70,10 +70,10 @@ class Postgres:
 
     @property
     def _place(self) -> tuple[str, ...]:
-        return ("-h", "127.0.0.1", "-p", str(self._port), "-U", _OWNER)
+        return ("-h", "127.0.0.1", "-p", str(self.port), "-U", _OWNER)
 
     def _url(self, database: str) -> str:
-        return f"postgresql+psycopg://{_OWNER}@127.0.0.1:{self._port}/{database}"
+        return f"postgresql+psycopg://{_OWNER}@127.0.0.1:{self.port}/{database}"
 
     def _control(self, *arguments: str) -> None:
         self._run("pg_ctl", "-s", "-D", self._data, *arguments)

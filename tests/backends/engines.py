@@ -65,6 +65,17 @@ class Slow(Noted):
             yield event
 
 
+class Lasting(Noted):
+    """Trains trial 1 until there is a file `go`."""
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        for event in super()._train(job, source):
+            while isinstance(event, Report) and job.trial.id == "1" and not (self.folder / "go").exists():
+                source.cancelled()
+                time.sleep(0.01)
+            yield event
+
+
 class Deadly(Noted):
     """Kills its own process so many times, at one trial.
 

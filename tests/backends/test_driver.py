@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -124,3 +125,17 @@ def test_large_questions_and_answers_go_through(tmp_path: Path) -> None:
     with closing(pool(partial(Noted, inputs=synthetic_inputs(tmp_path)), tmp_path)) as backend:
         reports = run_jobs(asking, backend)
     assert {len(report.replies) for report in reports.values()} == {3000}
+
+
+def test_a_worker_trains_on_while_nobody_listens(tmp_path: Path) -> None:
+    """To its end, a thousand messages and two seconds away; afterwards it is not taken for silent."""
+    log, told = tmp_path / "workers" / "0.log", []
+    engine = partial(Slow, inputs=synthetic_inputs(tmp_path))
+    with closing(pool(engine, tmp_path, workers=1, silent_seconds=1)) as backend:
+        for event in backend.run(Jobs([job(0, 8000, trial="a", horizon=8000)])):
+            while not told and "a@8000 ends" not in log.read_text():
+                time.sleep(0.01)
+            told.append(event)
+    assert isinstance(told[-1], Report)
+    assert [event.examples_seen for event in told[:-1]] == [*range(8, 8001, 8)]
+    assert len(noted(tmp_path, "engines")) == 1

@@ -176,7 +176,8 @@ class Pool:
 
     def _overdue(self, seat: Seat) -> str | None:
         """Why a worker that says nothing is given up; it is not while it waits for a job."""
-        if seat.link is None or seat.asked is not None:
+        if seat.link is None or seat.asked is not None or seat.link.poll():
+            # The last: it spoke, but this process did not listen, for it waited for its database.
             return None
         silent = time.monotonic() - seat.heard
         if not seat.ready and silent > self._start_seconds:

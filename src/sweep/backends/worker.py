@@ -7,6 +7,7 @@ The driver starts it. Nothing here imports torch; the engine that the driver sen
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import pickle
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from sweep.backends.messages import Cancel, Raised, Setting, Sign, Warned
@@ -34,9 +36,13 @@ class Driver:
         self._link = link
         self._sign_seconds = sign_seconds
         self._told_at = time.monotonic()
-        self._telling = threading.Lock()
         self._answers: queue.SimpleQueue[Job | Wait | Done] = queue.SimpleQueue()
         self._cancelled: frozenset[str] = frozenset()
+        # Said to a driver that may wait for its database: a socket holds some 300 steps, minutes have more.
+        self._said: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._speaker = threading.Thread(target=self._speak, daemon=True)
+        self._speaker.start()
+        atexit.register(self._finish)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def next(self, capacity: Capacity) -> Job | Wait | Done:
@@ -54,12 +60,21 @@ class Driver:
         return self._cancelled
 
     def tell(self, message: object) -> None:
-        """Send it; waits while the driver is busy."""
+        """Send it, soon and in order; this does not wait for a driver that is busy."""
         if isinstance(message, Report):
             _logger.info("%s ends after %s examples: %s", message.job, message.examples_seen, message.state)
-        with self._telling:
-            self._link.send(message)
+        self._said.put(pickle.dumps(message))
         self._told_at = time.monotonic()
+
+    def _speak(self) -> None:
+        with suppress(OSError):
+            while (message := self._said.get()) is not None:
+                self._link.send_bytes(message)
+
+    def _finish(self) -> None:
+        """Ends once everything is sent, or nobody hears it any more."""
+        self._said.put(None)
+        self._speaker.join()
 
     def _listen(self) -> None:
         try:

@@ -15,7 +15,7 @@ from optuna._typing import JSONSerializable
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import create_engine, event, inspect, make_url
+from sqlalchemy import NullPool, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -45,7 +45,7 @@ def open_storage(url: str) -> BaseStorage:
     """
     if url == "memory":
         return optuna.storages.InMemoryStorage()
-    with _opening(url):
+    with _opening(url), _tables_made_once(url):
         storage = Repeatable(url, engine_kwargs=_noticing(url))
     storage.remove_session()
     storage.engine.dispose()
@@ -97,6 +97,17 @@ def _noticing(url: str) -> dict[str, Any]:
     libpq = given.get_driver_name() in ("psycopg", "psycopg2")
     settings = {key: value for key, value in _NOTICED.items() if libpq and key not in given.query}
     return {"pool_pre_ping": True, "connect_args": settings}
+
+
+@contextmanager
+def _tables_made_once(url: str) -> Iterator[None]:
+    """Sweeps that start at once in an empty PostgreSQL wait for each other, or one fails to make the tables."""
+    if make_url(url).get_backend_name() != "postgresql":
+        yield
+        return
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(hashtextextended('sweep', 0))"))
+        yield
 
 
 @contextmanager

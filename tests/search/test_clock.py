@@ -1,0 +1,94 @@
+"""The clock jumps by an hour, there and back: nothing happens, for nothing is timed by it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sweep.paths import packaged_root
+from tests.postgres import Postgres, running
+from tests.search.test_outage import undisturbed
+
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+
+DRIVER = """
+import json, sys, time
+from itertools import cycle
+from pathlib import Path
+
+import psycopg
+
+from tests.search.test_outage import driven, outline
+from tests.studies import open_study, run_study, synthetic_engine
+from sweep.types import Report
+
+folder, url = Path(sys.argv[1]), sys.argv[2]
+offsets, seen, begun = cycle(["+3600", "-3600", "+0"]), set(), time.time() - time.monotonic()
+ENDING = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'process%'"
+
+
+class Jumping:
+    left = 3
+
+    def log(self, event):
+        if not isinstance(event, Report):
+            return
+        self.left -= 1
+        if self.left == 0:
+            self.left = 3
+            if url.startswith("postgresql"):
+                with psycopg.connect(url.replace("+psycopg", "")) as connection:
+                    connection.execute(ENDING)
+            (folder / "clock").write_text(next(offsets))
+            seen.add(round((time.time() - time.monotonic() - begun) / 3600))
+
+
+with driven(url) as storage:
+    run_study(open_study(storage), synthetic_engine(folder), Jumping())
+    print(json.dumps([sorted(seen), outline(storage)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'sweep.db'}"
+    server: Postgres = request.getfixturevalue("server")
+    return server.create("clock")
+
+
+@pytest.mark.skipif(not FAKETIME, reason="the clock can't be shifted here: apt-get install faketime")
+def test_a_clock_that_is_an_hour_off_changes_nothing(url: str, tmp_path: Path) -> None:
+    """Nor where the connection is lost at the same time."""
+    (tmp_path / "clock").write_text("+0")
+    shifted = {
+        "LD_PRELOAD": str(FAKETIME[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "PYTHONPATH": os.pathsep.join([str(packaged_root()), *sys.path]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(tmp_path), url],
+        env={**os.environ, **shifted},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    hours, found = json.loads(done.stdout)
+    assert hours == [-1, 0, 1]
+    assert found == undisturbed(tmp_path)
+    assert done.stderr == ""
