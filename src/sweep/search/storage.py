@@ -101,7 +101,7 @@ def _noticing(url: str) -> dict[str, Any]:
 
 @contextmanager
 def _tables_made_once(url: str) -> Iterator[None]:
-    """Sweeps that start at once in an empty PostgreSQL wait for each other, or one fails to make the tables."""
+    """Sweeps that start at once in an empty PostgreSQL wait for each other; else only one could start."""
     if make_url(url).get_backend_name() != "postgresql":
         yield
         return
