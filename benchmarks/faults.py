@@ -138,7 +138,6 @@ class Heard:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
-        self.before = kept()
         self.ended: dict[str, str] = {}
         self.told: dict[str, Mapping[str, Any]] = {}
 
@@ -159,8 +158,8 @@ class Heard:
     @property
     def results(self) -> list[dict[str, Any]]:
         """Of all rows that were run, now or before."""
-        heard = {row.fault: result(row, self) for row in self.rows if self.cases(row)}
-        return [(self.before | heard)[row.fault] for row in ROWS if row.fault in self.before | heard]
+        found = kept() | {row.fault: result(row, self) for row in self.rows if self.cases(row)}
+        return [found[row.fault] for row in ROWS if row.fault in found]
 
     def cases(self, row: Row) -> list[str]:
         """Those of the row that have ended."""
