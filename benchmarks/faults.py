@@ -131,9 +131,13 @@ ROWS = (
 
 
 class Heard:
-    """How each case ended, in words where it was not run, and what it tells of its fault."""
+    """How each case ended, in words where it was not run, and what it tells of its fault.
 
-    def __init__(self) -> None:
+    Kept after each: who stops the script keeps what it has found.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
         self.ended: dict[str, str] = {}
         self.told: dict[str, Mapping[str, Any]] = {}
 
@@ -148,12 +152,24 @@ class Heard:
             for name, told in report.user_properties:
                 if name == "fault":
                     self.told[report.nodeid] = told
+        if report.when == "teardown":
+            write(self.results)
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """Of all rows that were run, now or before."""
+        found = kept() | {row.fault: result(row, self) for row in self.rows if self.cases(row)}
+        return [found[row.fault] for row in ROWS if row.fault in found]
+
+    def cases(self, row: Row) -> list[str]:
+        """Those of the row that have ended."""
+        return [case for case in self.ended if any(_is_of(case, test) for test in row.tests)]
 
 
 def result(row: Row, heard: Heard) -> dict[str, Any]:
     """What is printed and kept of a row. lost, doubled: of the trials; runs: the same of MLflow's."""
-    cases = [case for case in heard.ended if any(_is_of(case, test) for test in row.tests)]
-    ended = {heard.ended[case] for case in cases} or {"broken"}
+    cases = heard.cases(row)
+    ended = {heard.ended[case] for case in cases}
     told = [heard.told[case] for case in cases if case in heard.told]
     trials = [one["trials"] for one in told if one["trials"]]
     runs = [one["runs"] for one in told if one["runs"]]
@@ -188,34 +204,32 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _show(rows: str) -> None:
-    page = PAGE.read_text()
-    before, _, rest = page.partition(BEGINS)
-    PAGE.write_text(f"{before}{BEGINS}{rows}{ENDS}{rest.partition(ENDS)[2]}")
-
-
 def kept() -> dict[str, dict[str, Any]]:
     """What was found before, by fault."""
     return {row["fault"]: row for row in json.loads(RESULT.read_text())["rows"]} if RESULT.exists() else {}
 
 
-def main(words: Sequence[str]) -> int:
-    """The exit code."""
-    heard, rows = Heard(), [row for row in ROWS if not words or any(word in row.fault for word in words)]
-    tests = [str(ROOT / test) for row in rows for test in row.tests]
-    # Whatever their markers say.
-    ended = pytest.main(["--rootdir", str(ROOT), "-m", "", "-p", "no:cacheprovider", *tests], plugins=[heard])
-    found = kept() | {row.fault: result(row, heard) for row in rows}
-    results = [found[row.fault] for row in ROWS if row.fault in found]
-    print(table(results))
+def write(results: Sequence[Mapping[str, Any]]) -> None:
+    """Into the results and the page."""
     machine = {
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("optuna", "mlflow", "sqlalchemy", "psycopg")},
     }
-    _show(table(results))
     RESULT.write_text(json.dumps({"machine": machine, "rows": results}, indent=1) + "\n")
-    return int(ended != 0 or any(row["held"] == "broken" for row in results))
+    before, _, rest = PAGE.read_text().partition(BEGINS)
+    PAGE.write_text(f"{before}{BEGINS}{table(results)}{ENDS}{rest.partition(ENDS)[2]}")
+
+
+def main(words: Sequence[str]) -> int:
+    """The exit code."""
+    rows = [row for row in ROWS if not words or any(word in row.fault for word in words)]
+    heard = Heard(rows)
+    tests = [str(ROOT / test) for row in rows for test in row.tests]
+    # Whatever their markers say.
+    ended = pytest.main(["--rootdir", str(ROOT), "-m", "", "-p", "no:cacheprovider", *tests], plugins=[heard])
+    print(table(heard.results))
+    return int(ended)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ LEAST = 3
 class Chaos:
     """Kills until its time is over and each thing was killed a few times, and tells each time."""
 
+    sweep: Sweep
     tell: Callable[[str], None]
     driver: psutil.Popen | None = None
     killed: Counter[str] = field(default_factory=Counter)
@@ -42,18 +43,23 @@ class Chaos:
     def again_and_again(
         self, what: str, kill: Callable[[random.Random], bool], pauses: Sequence[float]
     ) -> None:
-        """After a random pause between two, in seconds, each time. kill: returns whether it did."""
+        """After a random pause between two, in seconds, at the next report: where nothing goes on, nothing is
+        disturbed. kill: returns whether it did.
+        """
         draw = random.Random(f"{SEED}/{what}")
         while not self.over.wait(draw.uniform(*pauses)):
-            if kill(draw):
+            reports = len(self.sweep.told)
+            while len(self.sweep.told) == reports and not self.over.wait(0.2):
+                pass
+            if not self.over.is_set() and kill(draw):
                 self.told(what)
 
-    def kill_driver(self, sweep: Sweep, draw: random.Random) -> int:
+    def kill_driver(self, draw: random.Random) -> int:
         """Start it and kill it a few reports later; the exit code. Once all is over, it may end."""
-        with sweep.running() as self.driver:
-            reports = len(sweep.told) + draw.randrange(3, 40)
+        with self.sweep.running() as self.driver:
+            reports = len(self.sweep.told) + draw.randrange(3, 40)
             while self.driver.poll() is None and not self.over.wait(0.1):
-                if len(sweep.told) >= reports:
+                if len(self.sweep.told) >= reports:
                     self.driver.kill()
                     self.told("driver")
                     break
@@ -123,7 +129,7 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(
             tracking=server.uri,
             given=["backend.deaths=1000"],
         )
-        chaos = Chaos(tell)
+        chaos = Chaos(sweep, tell)
         draw, starts = random.Random(f"{SEED}/driver"), Counter[int]()
         chaos.end = time.monotonic() + SECONDS
         doings = [
@@ -136,7 +142,7 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(
         try:
             while not chaos.over.is_set():
                 before = len(sweep.log)
-                code = chaos.kill_driver(sweep, draw)
+                code = chaos.kill_driver(draw)
                 # A start finds no database, and says so.
                 refused = code == 2 and "could not be opened" in sweep.log[before:]
                 assert code == -9 or refused or chaos.over.is_set(), f"ended with {code}\n{sweep.log}"
