@@ -20,7 +20,7 @@ PAGES = sorted([README, *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*
 
 _PROGRAM = re.compile(r"(?:\.venv/bin/)?(?:python3?|pip|make|mlflow|git|pytest|docker|hf|cd)\s")
 _KINDS = {
-    "sweep": re.compile(r"(?:\.venv/bin/)?python -m (sweep(?:\.\w+)?)(?: (.*))?"),
+    "sweep": re.compile(r"(?:\.venv/bin/)?python (?:-P )?-m (sweep(?:\.\w+)?)(?: (.*))?"),
     "script": re.compile(r"(?:\.venv/bin/)?python ((?:data|docs)/\S+\.py)"),
     "make": re.compile(r"make (\w+)"),
     "ui": re.compile(r"mlflow (ui .+)"),

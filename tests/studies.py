@@ -54,7 +54,7 @@ def minutes(most: float) -> tuple[Bound, ...]:
 
 def budget(**given: Any) -> Budget:
     """One without limits but those given."""
-    unlimited = dict.fromkeys(("minutes", "gpu_hours", "cost", "price_per_device_hour"))
+    unlimited = dict.fromkeys(("minutes", "gpu_hours", "cost", "price_per_device_hour", "disk_gb"))
     return Budget(**{"trials": 12, **unlimited, "currency": "EUR", **given})
 
 

@@ -80,6 +80,7 @@ def observers(study: Study, folder: Path) -> tuple[Tracker, Scoreboard]:
         trials=study.plan.trials,
         examples=study.expected_examples,
         seconds_left=lambda: math.inf,
+        spent=lambda: "",
     )
     return Tracker(tracking, RECORD, study.standing, folder=folder), board
 
