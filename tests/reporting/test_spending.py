@@ -17,6 +17,7 @@ from sweep.reporting.live import Scoreboard
 from sweep.reporting.markdown import as_markdown
 from sweep.reporting.spending import budget_of, left_of, spent_of, total_of
 from sweep.search.allowance import Spent
+from sweep.search.standings import Standings
 from sweep.search.stored import StoredStudy, read_study
 from tests.studies import PLAN, budget, open_study, run_study, standing, synthetic_engine
 
@@ -67,10 +68,10 @@ def test_an_amount_has_three_digits_at_its_bound(most: float, text: str) -> None
 def test_the_live_line_ends_with_it() -> None:
     for words, end in (("3.20 of 8 GPU h", "  |  3.20 of 8 GPU h spent"), ("", "time left unknown yet")):
         out = io.StringIO()
-        shown = standing(1, {32: 2.0})
+        shown = standing(0, {32: 2.0})
         with Scoreboard(
             Console(file=out, width=60),
-            standings=lambda shown=shown: [shown],  # type: ignore[misc]
+            standings=Standings([shown]),
             names=[],
             trials=1,
             examples=200,

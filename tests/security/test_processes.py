@@ -93,8 +93,8 @@ def test_no_command_goes_through_a_shell() -> None:
 
 
 def test_workers_talk_through_a_socket_that_has_no_address() -> None:
-    """A pair, inherited: nothing listens, so nobody can send a pickle. Only where a group of processes shares a
-    model does its first one listen, for torch, on the loopback address.
+    """A pair, inherited: nothing listens, so nobody can send a pickle. Only where a group of processes
+    shares a model does its first one listen, for torch, on the loopback address.
     """
     listening = {"socket.socket", "socket.create_server", "Listener", "HTTPServer", "TCPServer"}
     assert [path.name for path in SOURCES if calls(path) & listening] == ["group.py"]
