@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from sweep.paths import packaged_root
+from tests.faults.machine import Clock
 from tests.postgres import Postgres, running
 from tests.search.test_outage import undisturbed
 
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-
 DRIVER = """
-import json, sys, time
+import json, struct, sys, time
 from itertools import cycle
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from tests.studies import open_study, run_study, synthetic_engine
 from sweep.types import Report
 
 folder, url = Path(sys.argv[1]), sys.argv[2]
-offsets, seen, begun = cycle(["+3600", "-3600", "+0"]), set(), time.time() - time.monotonic()
+offsets, seen, begun = cycle([3600, -3600, 0]), set(), time.time() - time.monotonic()
 ENDING = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'process%'"
 
 
@@ -45,7 +44,8 @@ class Jumping:
             if url.startswith("postgresql"):
                 with psycopg.connect(url.replace("+psycopg", "")) as connection:
                     connection.execute(ENDING)
-            (folder / "clock").write_text(next(offsets))
+            with (folder / "offset").open("r+b") as offset:
+                offset.write(struct.pack("q", next(offsets)))
             seen.add(round((time.time() - time.monotonic() - begun) / 3600))
 
 
@@ -69,20 +69,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.create("clock")
 
 
-@pytest.mark.skipif(not FAKETIME, reason="the clock can't be shifted here: apt-get install faketime")
 def test_a_clock_that_is_an_hour_off_changes_nothing(url: str, tmp_path: Path) -> None:
     """Nor where the connection is lost at the same time."""
-    (tmp_path / "clock").write_text("+0")
-    shifted = {
-        "LD_PRELOAD": str(FAKETIME[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "PYTHONPATH": os.pathsep.join([str(packaged_root()), *sys.path]),
-    }
+    path = os.pathsep.join([str(packaged_root()), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(tmp_path), url],
-        env={**os.environ, **shifted},
+        env={**os.environ, **Clock(tmp_path).environment, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
