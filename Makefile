@@ -22,7 +22,7 @@ sweep: $(READY)  ## Run the default experiment: SmolLM2-135M on the support_bot 
 	$(BIN)/python -m sweep +experiment=support_bot
 
 smoke: $(READY)  ## Run the whole pipeline and production training on a tiny random model, and the slow checks
-	$(BIN)/python -m pytest -m 'smoke or slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'smoke or slow'
 
 bench: $(READY)  ## Measure the engine, the driver and the search again, about 23 minutes on two cores
 	$(BIN)/python benchmarks/products.py

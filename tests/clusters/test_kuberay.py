@@ -11,11 +11,11 @@ import json
 import lzma
 import shlex
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import yaml
 from jsonschema import Draft7Validator
 
@@ -85,7 +85,7 @@ def test_all_pods_see_the_same_folder() -> None:
 
 
 def test_the_cluster_is_of_the_ray_that_is_installed() -> None:
-    assert MANIFEST["spec"]["rayClusterSpec"]["rayVersion"] == ray.__version__
+    assert MANIFEST["spec"]["rayClusterSpec"]["rayVersion"] == version("ray")
 
 
 def test_its_command_is_one_that_sweep_takes() -> None:

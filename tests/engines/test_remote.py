@@ -227,6 +227,7 @@ def pool(tmp_path: Path) -> Iterator[Pool]:
         make_engine=_Made(given),
         logs=str(tmp_path / "workers"),
         workers=2,
+        devices_per_worker=1,
         start_seconds=300,
         silent_seconds=300,
         deaths=2,
