@@ -170,7 +170,8 @@ def _state_bytes(assembly: Assembly, plan: Plan) -> int:
 def at_once(config: Config) -> int:
     """Trials in training at once, at most."""
     slots = config.engine.arguments.get("slots", 1) or MOST_SLOTS
-    workers = config.backend.arguments.get("workers", 1) or max(1, len(visible_gpus()))
+    each = cast("int", config.backend.arguments.get("devices_per_worker", 1))
+    workers = config.backend.arguments.get("workers", 1) or max(1, len(visible_gpus()) // each)
     return cast("int", slots) * cast("int", workers)
 
 

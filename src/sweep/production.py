@@ -104,6 +104,8 @@ class Production:
                 reports = run_jobs(jobs, training.assembly.backend, [training])
             (report,) = reports.values()
             if report.state == "broken" and state is not None:
+                if not checkpoint.is_broken(state):
+                    raise TrainingError(f"{report.error} {checkpoint.WHOLE_HERE}")
                 self._told.more(f"warning: {report.error}")
                 checkpoint.remove(state)
                 self._train(training)

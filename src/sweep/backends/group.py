@@ -79,11 +79,12 @@ class Leading:
         return cancelled
 
     def tell(self, message: object) -> None:
+        last = isinstance(message, Raised) or _ends_the_group(message)
+        if last and self._died.wait(_GRACE_SECONDS):
+            _await_the_end()
         if not isinstance(message, Report):
             self._driver.tell(message)
             return
-        if _ends_the_group(message) and self._died.wait(_GRACE_SECONDS):
-            _await_the_end()
         with self._speaking:
             self._driver.tell(message)
             self._job = None
@@ -95,7 +96,8 @@ class Leading:
             for link in self._followers:
                 link.send(message)
         except OSError:
-            _await_the_end()
+            if not self._done:
+                _await_the_end()
 
     def _watch(self) -> None:
         """End with the first that dies, or with what one says, if no death explains it."""
@@ -111,8 +113,12 @@ class Leading:
                     words = words or said
                 except (EOFError, OSError):
                     follower = links.pop(link)
-                    if not self._done:
-                        self._end_as(follower)
+                    if self._done:
+                        continue
+                    # One that ended by itself has said why.
+                    if words and follower.wait() >= 0:
+                        self._end(words)
+                    self._end_as(follower)
 
     def _end(self, words: object) -> NoReturn:
         """Pass on what a follower says, unless it is about a job that was reported, and end."""
@@ -188,7 +194,7 @@ def _follower(name: str, setting: bytes, rank: Rank) -> tuple[Connection, subpro
     ours, theirs = socket.socketpair()
     with theirs:
         program = subprocess.Popen(
-            [sys.executable, "-m", "sweep.backends.worker", name, str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "sweep.backends.worker", name, str(theirs.fileno())],
             env=os.environ | _environment(rank),
             pass_fds=[theirs.fileno()],
         )

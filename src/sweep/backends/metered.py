@@ -13,7 +13,7 @@ KEEP_SECONDS = 10.0
 class Metered:
     """Another backend. keep: stores what was spent, unless it did so less than the given seconds ago.
 
-    It is called before each event is handed on, when a run has come to its end, and on closing.
+    It is called before each event is handed on and when a run has come to its end.
     """
 
     def __init__(self, backend: Backend, keep: Callable[[float], None]) -> None:
@@ -32,4 +32,3 @@ class Metered:
 
     def close(self) -> None:
         self._backend.close()
-        self._keep(0.0)

@@ -103,7 +103,9 @@ class Ray(Crew):
 
     @property
     def devices(self) -> Sequence[float]:
-        return (self._gpus or 1,) * (len(self._placed) or self._most or 1)
+        # Before it joins, nobody knows how many there will be.
+        count = (self._most or 1) if self._mark is None else len(self._placed)
+        return (self._gpus or 1,) * count
 
     @property
     def _seats(self) -> Sequence[Seat[Remote]]:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,11 @@ _ASIDE = re.compile(r"\..+\.\d+")
 _SCRATCH = "sweep-state-"
 
 
+def own(target: Path) -> Path:
+    """A path beside the target that no other process uses, of whatever machine shares the folder."""
+    return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}")
+
+
 @contextmanager
 def writing(target: str | Path) -> Iterator[Path]:
     """An empty folder to fill; on leaving without an error it becomes `target`, replacing an older one.
@@ -42,7 +48,7 @@ def writing(target: str | Path) -> Iterator[Path]:
             remote.upload(aside, str(target), last=_SUMS)
         return
     target = Path(target)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    aside = own(target)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
@@ -100,6 +106,10 @@ def whole(place: str) -> str:
     if missing := [name for name in sums if name not in found]:
         raise CheckpointError(f"{place}/{missing[0]} is missing; the checkpoint can't be used.")
     return place
+
+
+# Who finds a state broken may be the one that reads it wrongly.
+WHOLE_HERE = "Here it is whole: `checkpoints` must be a place that every worker reads as this machine does."
 
 
 def is_broken(place: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -140,7 +139,7 @@ class Solo:
 
     def _job(self, job: Job, source: Source, begun: float, micro_batch: int) -> Iterator[Progress | Report]:
         wrapped = self._wrap(job)
-        work = self._inputs.folder / f".work.{os.getpid()}"
+        work = checkpoint.own(self._inputs.folder / "work")
         shutil.rmtree(work, ignore_errors=True)
         steps: list[Progress] = []
         outcome = Outcome(state="reached", examples_seen=job.stop)

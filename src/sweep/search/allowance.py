@@ -7,6 +7,7 @@ meanwhile, whether they train or wait.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -126,12 +127,15 @@ class Account:
         self._devices = devices
         self._clock = clock
         self._read_at = clock()
+        # The live table asks from a thread of its own.
+        self._reading = threading.Lock()
 
     def spent(self) -> Spent:
         """Up to now. Devices that came or went since the last reading count as if they did so then."""
-        now = self._clock()
-        passed, self._read_at = now - self._read_at, now
-        self._spent = Spent(
-            self._spent.seconds + passed, self._spent.device_seconds + passed * self._devices()
-        )
-        return self._spent
+        with self._reading:
+            now = self._clock()
+            passed, self._read_at = now - self._read_at, now
+            self._spent = Spent(
+                self._spent.seconds + passed, self._spent.device_seconds + passed * self._devices()
+            )
+            return self._spent

@@ -69,11 +69,7 @@ def without_broken(report: Report, job: Job) -> Report:
     if job.checkpoint is None:
         return dataclasses.replace(report, state="failed")
     if not checkpoint.is_broken(job.checkpoint):
-        reason = (
-            f"{report.error} Here it is whole: `checkpoints` must be a place that every worker reads as this "
-            "machine does."
-        )
-        return dataclasses.replace(report, state="failed", error=reason)
+        return dataclasses.replace(report, state="failed", error=f"{report.error} {checkpoint.WHOLE_HERE}")
     _logger.warning("Trial %s goes on from an earlier state: %s", job.trial.id, report.error)
     checkpoint.remove(job.checkpoint)
     return dataclasses.replace(report, state="stopped", checkpoint=None)

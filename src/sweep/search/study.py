@@ -280,7 +280,9 @@ class Study:
         self._settle(number)
         self._drop_hopeless()
         cut_short = event.state == "stopped" and not self._interrupted
-        if cut_short or self._is_due_again(self.standings[number]):
+        standing = self.standings[number]
+        # A pruner may have ended it meanwhile.
+        if (cut_short and standing.state == "paused") or self._is_due_again(standing):
             self._again.append(number)
 
     # How it is kept
