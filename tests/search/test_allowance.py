@@ -252,7 +252,7 @@ def test_jobs_outside_the_search_remind_of_what_was_spent(tmp_path: Path) -> Non
     run_jobs([job(0, 24)], backend)
     assert kept == [KEEP_SECONDS] * 4 + [0.0], "three steps and a report, then the end"
     backend.close()
-    assert kept[5:] == [0.0]
+    assert len(kept) == 5
     assert list(backend.run(Jobs([]))) == []
 
 
