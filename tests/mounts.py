@@ -13,7 +13,7 @@ import pytest
 @contextmanager
 def mounted(folder: Path, size: int) -> Iterator[Path]:
     """The folder as a file system of so many bytes; the test is skipped where none can be mounted."""
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:

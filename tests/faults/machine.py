@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mounts import mounted, resize
+
 _GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -60,23 +62,14 @@ class SmallDisk:
 
     def enlarge(self, megabytes: int) -> None:
         """What fills it stays where it is."""
-        _mount("-o", f"remount,size={megabytes}m", str(self.folder))
+        resize(self.folder, megabytes * 2**20)
 
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
     """Mounted at the folder, which is made. Skips where that is not allowed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a file system")
-    try:
-        _mount("-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder))
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no file system can be mounted here: {error.stderr}")
-    try:
+    with mounted(folder, megabytes * 2**20):
         yield SmallDisk(folder)
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 class Clock:
@@ -99,10 +92,6 @@ class Clock:
         """Off by so many, from now on."""
         with self._offset.open("r+b") as offset:
             offset.write(struct.pack("q", hours * 3600))
-
-
-def _mount(*options: str) -> None:
-    subprocess.run(["mount", *options], check=True, capture_output=True, text=True)
 
 
 def _read(path: Path) -> str:

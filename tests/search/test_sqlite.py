@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,6 +12,7 @@ import pytest
 
 from sweep.errors import StudyError
 from sweep.search.storage import open_storage
+from tests.mounts import mounted, resize
 from tests.search.test_outage import AWAY, BACK, At, driven, outline, told, undisturbed, when_away
 from tests.studies import open_study, run_study, synthetic_engine
 
@@ -79,13 +78,8 @@ def test_two_studies_are_searched_at_once_in_one_file(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of half a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root may mount a small file system, and not in every container")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted(tmp_path / "disk", 2**19) as folder:
+        yield folder
 
 
 def test_a_full_disk_stops_the_search_and_a_larger_one_goes_on_with_it(
@@ -100,7 +94,7 @@ def test_a_full_disk_stops_the_search_and_a_larger_one_goes_on_with_it(
         assert checked.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         (kept,) = checked.execute("SELECT count(*) FROM trials").fetchone()
     assert kept > 0
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    resize(small_disk, 2**26)
     with driven(url) as storage:
         run_study(open_study(storage, trials=kept + 8), synthetic_engine(tmp_path))
         assert outline(storage) == undisturbed(tmp_path, trials=kept + 8)
