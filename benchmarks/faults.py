@@ -54,6 +54,10 @@ ROWS = (
         ),
     ),
     Row(
+        "kill -9 the driver while it confirms",
+        ("tests/faults/test_driver.py::test_a_driver_killed_while_it_confirms_hands_over_the_same",),
+    ),
+    Row(
         "a trial that kills its worker each time",
         (f"{DEATHS}::test_a_trial_that_kills_each_worker_ends_alone_and_failed",),
     ),

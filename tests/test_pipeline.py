@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,10 @@ def run(command: list[str], folder: Path, cache: Path, *, code: int = 0) -> str:
     return result.stdout + result.stderr
 
 
-def start_and_stop(command: list[str], folder: Path, cache: Path, *, lines: int, how: signal.Signals) -> int:
-    """Send the signal once so many trial lines were printed; the exit code."""
+def start_and_stop(
+    command: list[str], folder: Path, cache: Path, *, lines: int, how: signal.Signals
+) -> tuple[int, float]:
+    """Send the signal once so many trial lines were printed; the exit code, and after how many seconds."""
     log = folder / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -62,7 +66,8 @@ def start_and_stop(command: list[str], folder: Path, cache: Path, *, lines: int,
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
         process.send_signal(how)
-        return process.wait(timeout=60)
+        begun = time.monotonic()
+        return process.wait(timeout=60), time.monotonic() - begun
 
 
 def outline(folder: Path) -> list[tuple[Any, ...]]:
@@ -145,20 +150,34 @@ def test_production_training_uses_it_and_registers_a_champion(done: Path, cache:
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_sweep_goes_on_to_the_same_end(
-    done: Path, cache: Path, tmp_path: Path, how: signal.Signals, code: int
+    done: Path,
+    cache: Path,
+    tmp_path: Path,
+    how: signal.Signals,
+    code: int,
+    tell_fault: Callable[..., None],
 ) -> None:
-    assert start_and_stop(SWEEP, tmp_path, cache, lines=5, how=how) == code
+    ended, seconds = start_and_stop(SWEEP, tmp_path, cache, lines=5, how=how)
+    assert ended == code
     if how is not signal.SIGKILL:
         again = "go on with:\n  python -m sweep +experiment=smoke engine.slots=1"
         assert again in (tmp_path / "log").read_text()
     halfway = outline(tmp_path)
     output = run(SWEEP, tmp_path, cache)
     assert f"{len(halfway)} trials done before" in output
-    assert outline(tmp_path) == outline(done)
+    expected, found = outline(done), outline(tmp_path)
     parents, nested = runs(tmp_path)
-    expected = expected_runs(outline(tmp_path))
-    assert (len(parents), len(nested)) == (1, len(expected))
-    assert {run.data.tags["sweep.trial"] for run in nested} == expected
+    names = Counter(run.data.tags["sweep.trial"] for run in nested)
+    missing = expected_runs(found) - names.keys()
+    lost, doubled = sum(one not in found for one in expected), len(found) - len(expected)
+    tell_fault(
+        injected=1,
+        trials=(len(expected), lost, max(0, doubled)),
+        runs=(len(names), len(missing), names.total() - len(names)),
+        seconds=seconds,
+    )
+    assert found == expected
+    assert (len(parents), names) == (1, Counter(expected_runs(found)))
     assert {r.info.status for r in nested} == {"FINISHED"}
 
 
@@ -190,7 +209,9 @@ def test_another_space_under_the_same_name_is_refused_with_the_differences(done:
     assert "name=smoke_2" in output
 
 
-def test_two_drivers_of_one_study_do_not_mix(done: Path, cache: Path, tmp_path: Path) -> None:
+def test_two_drivers_of_one_study_do_not_mix(
+    done: Path, cache: Path, tmp_path: Path, tell_fault: Callable[..., None]
+) -> None:
     log = (tmp_path / "log").open("w")
     first = subprocess.Popen(SWEEP, cwd=tmp_path, env=environment(cache), stdout=log, stderr=log)
     try:
@@ -199,7 +220,12 @@ def test_two_drivers_of_one_study_do_not_mix(done: Path, cache: Path, tmp_path: 
             time.sleep(0.05)
         output = run(SWEEP, tmp_path, cache, code=2)
         assert f"process {first.pid}" in output
+        assert first.wait(timeout=300) == 0, (tmp_path / "log").read_text()
     finally:
         first.kill()
         first.wait()
         log.close()
+    expected, found = outline(done), outline(tmp_path)
+    lost, doubled = sum(one not in found for one in expected), len(found) - len(expected)
+    tell_fault(injected=1, trials=(len(expected), lost, max(0, doubled)))
+    assert found == expected

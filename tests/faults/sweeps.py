@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial
 
 from sweep.engines.synthetic import Synthetic, loss
 from sweep.search.stored import StoredStudy, read_study
+from sweep.tracking.store import connect
 from sweep.types import Standing
 from tests.studies import synthetic_inputs
 
@@ -216,11 +217,7 @@ def _follows(engine: Synthetic, standing: Standing) -> bool:
 
 def tracked(sweep: Sweep) -> Tally:
     """The same of the runs in MLflow: each trial's once, with each step and each rung once."""
-    import mlflow
-
-    client = mlflow.MlflowClient(sweep.tracking)
-    (experiment,) = [one for one in client.search_experiments() if one.name == sweep.experiment]
-    runs = client.search_runs([experiment.experiment_id], max_results=5000)
+    client, runs = connect(sweep.tracking), runs_of(sweep)
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     by_trial: dict[str, list[Any]] = {}
     for run in runs:
@@ -238,6 +235,13 @@ def tracked(sweep: Sweep) -> Tally:
         doubled += max(0, len(found) - 1) or sum(points.values()) > len(points)
         lost += points.keys() != expected
     return Tally(sweep.trials, lost, doubled)
+
+
+def runs_of(sweep: Sweep) -> list[Any]:
+    """Whatever MLflow holds of it."""
+    client = connect(sweep.tracking)
+    (experiment,) = [one for one in client.search_experiments() if one.name == sweep.experiment]
+    return list(client.search_runs([experiment.experiment_id], max_results=5000))
 
 
 def _points(standing: Standing) -> set[tuple[str, int, float]]:

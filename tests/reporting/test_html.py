@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 from optuna.storages import InMemoryStorage
 
 from sweep.analysis.effects import Effects, effects_of
@@ -18,6 +19,7 @@ from sweep.evaluation.goal import goal_of
 from sweep.evaluation.objective import Loss
 from sweep.evaluation.slices import Slice
 from sweep.reporting.html import render, write_report
+from sweep.reporting.markdown import as_markdown
 from sweep.search.notes import Asked, Handed
 from sweep.search.scheduler import Full, Scheduler
 from sweep.search.space import Space
@@ -356,7 +358,7 @@ def test_it_needs_nothing_from_elsewhere(study: StoredStudy) -> None:
 
 
 def test_texts_are_shown_and_not_run(study: StoredStudy) -> None:
-    hostile = "</script><script>alert(1)</script>"
+    hostile = "</script><script>alert(1)</script>![seen](x.png)|`\n\n# Heading"
     asked = Asked(
         purpose=hostile,
         overrides=(f"data.path={hostile}",),
@@ -405,11 +407,18 @@ def test_texts_are_shown_and_not_run(study: StoredStudy) -> None:
             handed=handed,
         ),
     )
-    html = render(given, effects_of(given.standings, given.space, seed=0))
+    effects = effects_of(given.standings, given.space, seed=0)
+    html = render(given, effects)
     plain = render(study, effects_of(study.standings, study.space, seed=0))
     assert html.count("alert(1)") > 30
     assert html.count("<script") == plain.count("<script")
     Page(html)
+    # The run's description in MLflow, by a reader that lets HTML through.
+    described = MarkdownIt("commonmark").enable("table").render(as_markdown(given, effects))
+    assert described.count("alert(1)") > 5
+    assert re.findall(r"<(?:script|img|h1|code>.*</code>)", described) == ["<code>report.html</code>"]
+    cells = [len(re.findall("<td", row)) for row in described.split("<tr>")[1:]]
+    assert {count for count in cells if count} == {3}
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 2])

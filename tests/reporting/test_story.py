@@ -173,7 +173,7 @@ def test_the_runs_description_tells_the_same_story(study: StoredStudy) -> None:
         "| nearest | 0.3500 ± 0.1000 | no |",
         "- Review the best configuration",
         "What matters:",
-        f"| | best (trial {study.best.trial.id}) | defaults (trial 0) |",
+        f"|  | best (trial {study.best.trial.id}) | defaults (trial 0) |",
     ]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Stored(Sweep):
     def advance(self, name, tracker) -> None:
         super().advance(name, tracker)
         print(name, flush=True)
+        time.sleep(0.02)
 
 
 def read(folder: Path, fingerprint: str) -> Stored:

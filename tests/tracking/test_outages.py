@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import sweep.tracking.mlflow as tracking_module
 import sweep.tracking.writer as writer_module
 from sweep.errors import ConfigError
+from sweep.tracking.journal import Entry
 from sweep.tracking.mlflow import Tracker
 from sweep.tracking.store import client_of
 from tests.tracking.sweeps import RUNGS, Shop, Sweep, assert_stored_once, history, runs_of
@@ -241,3 +242,24 @@ def test_a_run_deleted_in_the_ui_comes_back_whole(shop: Shop, victim: str) -> No
     assert parent.data.params.keys() == sweep.record.params.keys()
     for run in nested.values():
         assert [examples for examples, _ in history(shop, run, "validation_loss")] == list(RUNGS)
+
+
+def test_only_what_the_store_refuses_is_left_out(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """A parameter that somebody else has set; MLflow takes no second value."""
+    sweep = Sweep()
+    tracker = sweep.tracker(shop, "refused")
+    sweep.advance("0", tracker)
+    assert tracker.drain(60)
+    shop.client.log_param(runs_of(shop, sweep)[1]["0"].info.run_id, "owner", "somebody")
+    outage = Outage(tracker, failure=unanswered())
+    outage.after = 0
+    for _ in range(4):
+        sweep.advance("0", tracker)
+    tracker._writer._journal.append(Entry(run="0", params={"owner": "nobody"}))
+    with caplog.at_level(logging.WARNING, logger="sweep.tracking"):
+        outage.mend()
+        sweep.complete(tracker)
+        tracker.close()
+    assert_stored_once(shop, sweep)
+    (told,) = [text for text in caplog.messages if "refuses" in text]
+    assert "refuses a change of run 0, which is left out" in told

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sweep.tracking.points import TAKEN, Point, final_points, rung_points
+import pytest
+from mlflow.utils.validation import _validate_metric_name
+
+from sweep.tracking.points import TAKEN, Point, final_points, finite, rung_points
 from sweep.types import Report, Standing
 from tests.studies import standing
 
@@ -42,3 +45,20 @@ def test_the_final_loss_is_that_of_the_state_that_counts_with_its_guards() -> No
     assert values(point).keys() <= TAKEN
     (plain,) = final_points(standing(0, {32: 2.0, 96: 1.5}, "complete"))
     assert (plain.step, values(plain)) == (96, {"final_validation_loss": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("key", "stored"),
+    [
+        ("accuracy@1", "accuracy_1"),
+        ("a//b", "a/b"),
+        ("/a/", "a"),
+        ("a/../b", "a/b"),
+        ("./..", "_"),
+        ("ä" * 300, "_" * 250),
+        ("top 5: a-b.c", "top 5: a-b.c"),
+    ],
+)
+def test_mlflow_takes_every_key(key: str, stored: str) -> None:
+    assert [*finite({key: 1.0})] == [stored]
+    _validate_metric_name(stored)

@@ -117,5 +117,6 @@ def _point(values: Mapping[str, float | None], step: int, timestamp_ms: int) -> 
 
 
 def _metric_key(key: str) -> str:
-    """The key with what MLflow refuses in it (`@`, `=`, ...) replaced by `_`."""
-    return re.sub(r"[^\w\-. /:]", "_", key, flags=re.ASCII)[:250]
+    """The key with what MLflow refuses in it replaced by `_` (`@`, `=`, ...), as a path without detours."""
+    parts = re.sub(r"[^\w\-. /:]", "_", key, flags=re.ASCII)[:250].split("/")
+    return "/".join(part for part in parts if part not in ("", ".", "..")) or "_"

@@ -164,7 +164,10 @@ class Writer:
         self._keep(offset)
 
     def _send(self, name: str, entries: list[Entry]) -> bool:
-        """Whether this run is done with; False if a run is gone, and everything is sent anew."""
+        """Whether this run is done with; False if a run is gone, and everything is sent anew.
+
+        Of what the store refuses, all goes there but the entry that it refuses by itself.
+        """
         try:
             self._runs.send(name, entries, self._journal.artifacts)
         except Exception as error:
@@ -174,10 +177,11 @@ class Writer:
             self._look_up(known)
             if not known.items() <= self._runs.ids.items():
                 return False
+            if (half := len(entries) // 2) > 0:
+                return self._send(name, entries[:half]) and self._send(name, entries[half:])
             _logger.warning(
-                "MLflow at %s refuses %s of run %s, which is left out: %s",
+                "MLflow at %s refuses a change of run %s, which is left out: %s",
                 self._place,
-                _counted(len(entries), "change"),
                 name or "of the sweep",
                 first_line(error),
             )
