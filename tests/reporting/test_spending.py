@@ -40,9 +40,10 @@ def transcript() -> tuple[Transcript, io.StringIO]:
 
 
 def test_each_budget_is_told_with_what_is_spent_and_left() -> None:
-    assert spent_of(RENTED.bounds, SPENT) == "48.0 of 90 min, 3.20 of 8 GPU h, 8.0 of 20 EUR"
-    assert left_of(RENTED.bounds, SPENT) == "42.0 min, 4.80 GPU h, 12.0 EUR"
-    assert total_of(RENTED.bounds, SPENT) == spent_of(RENTED.bounds, SPENT)
+    used, left = "48.0 of 90 min, 3.20 of 8 GPU h, 8.0 of 20 EUR", "42.0 min, 4.80 GPU h, 12.0 EUR"
+    assert total_of(RENTED.bounds, SPENT) == used
+    assert left_of(RENTED.bounds, SPENT) == left
+    assert spent_of(RENTED.bounds, SPENT) == f"{used} spent; left: {left}"
 
 
 def test_what_has_no_bound_is_told_by_itself() -> None:
@@ -53,8 +54,7 @@ def test_what_has_no_bound_is_told_by_itself() -> None:
 
 
 def test_more_than_was_given_leaves_nothing() -> None:
-    assert spent_of(budget(gpu_hours=2.0).bounds, SPENT) == "3.20 of 2 GPU h"
-    assert left_of(budget(gpu_hours=2.0).bounds, SPENT) == "0.00 GPU h"
+    assert spent_of(budget(gpu_hours=2.0).bounds, SPENT) == "3.20 of 2 GPU h spent; left: 0.00 GPU h"
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,12 @@ def test_more_than_was_given_leaves_nothing() -> None:
     [(0.05, "0.0123 of 0.05"), (8.0, "0.01 of 8"), (1e6, "0 of 1,000,000"), (12345.5, "0 of 12,345.5")],
 )
 def test_an_amount_has_three_digits_at_its_bound(most: float, text: str) -> None:
-    assert spent_of(budget(gpu_hours=most).bounds, Spent(1.0, 0.0123 * 3600)) == f"{text} GPU h"
+    told = spent_of(budget(gpu_hours=most).bounds, Spent(1.0, 0.0123 * 3600))
+    assert told.startswith(f"{text} GPU h spent")
 
 
 def test_the_live_line_ends_with_it() -> None:
-    for words, end in (("3.20 of 8 GPU h", "  |  3.20 of 8 GPU h spent"), ("", "time left unknown yet")):
+    for words, end in (("1 of 8 min spent", "  |  1 of 8 min spent"), ("", "time left unknown yet")):
         out = io.StringIO()
         shown = standing(0, {32: 2.0})
         with Scoreboard(

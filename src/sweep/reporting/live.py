@@ -90,7 +90,7 @@ class Scoreboard:
         return f"{leader}{self._tokens / seconds:,.0f} tokens/s  |  {self._time_left(seconds)}"
 
     def _budget(self, mark: str) -> str:
-        return f"{mark}{told} spent" if (told := self._spent()) else ""
+        return f"{mark}{told}" if (told := self._spent()) else ""
 
     def _time_left(self, seconds: float) -> str:
         if not self._trained:

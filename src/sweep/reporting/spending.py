@@ -11,8 +11,9 @@ from sweep.search.stored import StoredStudy
 
 
 def spent_of(bounds: Sequence[Bound], spent: Spent) -> str:
-    """Of each bound, such as `3.20 of 8 GPU h, 8.0 of 20 EUR`; empty without any."""
-    return ", ".join(used_of(bounds, spent).values())
+    """Of each bound, such as `3.20 of 8 GPU h spent; left: 4.80 GPU h`; empty without any."""
+    used = ", ".join(used_of(bounds, spent).values())
+    return f"{used} spent; left: {left_of(bounds, spent)}" if used else ""
 
 
 def left_of(bounds: Sequence[Bound], spent: Spent) -> str:
