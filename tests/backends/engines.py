@@ -101,6 +101,15 @@ class Deadly(Noted):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Fading(Deadly):
+    """Lacks a library once its process was killed."""
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        if noted(self.folder, "deaths"):
+            raise ImportError("libcuda is missing")
+        yield from super().run(source)
+
+
 class Together(Deadly):
     """Holds three jobs at once and takes a step of each in turn; one trial kills it on its first step."""
 
@@ -171,6 +180,22 @@ class Broken(Noted):
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         raise ImportError("libcuda is missing")
+
+
+class Unable(Noted):
+    """In a worker of this name, or on a node whose environment says so, finds no model once others train."""
+
+    def __init__(self, *, inputs: Inputs, worker: str = "", error: Exception) -> None:
+        super().__init__(inputs=inputs)
+        self.worker, self.error = worker, error
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        if sys.argv[1] == self.worker or "UNABLE" in os.environ:
+            while not noted(self.folder, "begun"):
+                time.sleep(0.01)
+            self.note("unable", sys.argv[1])
+            raise self.error
+        yield from super().run(source)
 
 
 class Stillborn(Noted):

@@ -17,7 +17,7 @@ import pytest
 from sweep.backends import child
 from sweep.backends.pool import Pool
 from sweep.engines import checkpoint
-from sweep.errors import StudyError, TrainingError
+from sweep.errors import ModelError, StudyError, TrainingError
 from sweep.search.loop import Jobs, run_jobs, search
 from sweep.search.scheduler import Full
 from sweep.search.study import Study
@@ -25,6 +25,7 @@ from sweep.types import Engine, Observer, Progress, Report
 from tests.backends.engines import (
     Broken,
     Deadly,
+    Fading,
     Halting,
     Hanging,
     Noted,
@@ -32,6 +33,7 @@ from tests.backends.engines import (
     Stillborn,
     Stumbling,
     Together,
+    Unable,
     noted,
     seconds_to_begin_again,
 )
@@ -242,6 +244,32 @@ class TestStart:
         assert "worker 0 could not start" in str(error.value)
         assert str(error.value).endswith("ImportError: libcuda is missing")
         assert f"{tmp_path}/workers/0.log" in str(error.value)
+        assert workers() == []
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (ModelError("model.path=/nowhere: no such folder."), "model.path=/nowhere: no such folder."),
+            (ImportError("libcuda is missing"), "ImportError: libcuda is missing"),
+        ],
+    )
+    def test_one_that_can_not_start_beside_others_is_done_without(
+        self, error: Exception, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        engine = partial(Unable, inputs=synthetic_inputs(tmp_path), worker="1", error=error)
+        backend = pool(engine, tmp_path)
+        study, told = searched(backend)
+        assert_as_undisturbed(study, told, tmp_path)
+        (record,) = caplog.records
+        assert "where worker 1 was to run, on this machine; the others go on." in record.message
+        assert record.message.endswith(said)
+        assert noted(tmp_path, "unable") == ["1"], "and not tried again"
+        assert len(backend.devices) == 1
+
+    def test_where_it_was_the_last_its_error_ends_the_run(self, tmp_path: Path) -> None:
+        engine = partial(Fading, inputs=synthetic_inputs(tmp_path), trial="3", when="step", times=1)
+        with pytest.raises(TrainingError, match=r"worker 0 could not start(?s:.*)libcuda is missing"):
+            searched(pool(engine, tmp_path, workers=1))
         assert workers() == []
 
     def test_a_worker_killed_at_each_start_ends_the_run(self, tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ class Ray(Crew):
         # Asked for, by the number that the worker will have; then placed.
         self._asked: dict[int, Remote] = {}
         self._placed: dict[int, tuple[Remote, Seat[Remote]]] = {}
+        # Nodes on which no worker could start.
+        self._avoided: frozenset[str] = frozenset()
         self._wanted_at = -math.inf
         self._waits_since: float | None = None
 
@@ -187,14 +189,23 @@ class Ray(Crew):
                 Hire(name=str(number), setting=setting, log=log, mark=mark, folder=Path.cwd())
             )
 
-        return Seat(str(number), log=log, hire=hire)
+        return Seat(str(number), log=log, hire=hire, place=remote.place)
+
+    def _give_up(self, seat: Seat[Remote]) -> None:
+        remote, _ = self._placed[int(seat.name)]
+        self._avoided |= {remote.node} - {""}
+        # They would be placed there, too.
+        self._take_back_asked()
+
+    def _take_back_asked(self) -> None:
+        for remote in self._asked.values():
+            remote.end(wait=False)
+        self._asked.clear()
 
     def _let_go(self, now: float) -> None:
         """What had nothing to do for a while, and what was asked for that has nothing to do."""
         if now - self._wanted_at > self._idle_seconds:
-            for remote in self._asked.values():
-                remote.end(wait=False)
-            self._asked.clear()
+            self._take_back_asked()
         for remote, seat in self._placed.values():
             if seat.jobs or not seat.wants or now - seat.heard <= self._idle_seconds:
                 continue
@@ -212,7 +223,9 @@ class Ray(Crew):
         taken = self._asked.keys() | self._placed.keys()
         free = (number for number in count() if number not in taken)
         for _ in range(most - len(taken)):
-            self._asked[next(free)] = Remote(cpus=self._cpus, gpus=self._gpus, environment=self._environment)
+            self._asked[next(free)] = Remote(
+                cpus=self._cpus, gpus=self._gpus, environment=self._environment, avoided=self._avoided
+            )
 
     def _tell_of_waiting(self, now: float) -> None:
         if self._placed or not self._asked:

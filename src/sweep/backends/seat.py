@@ -44,12 +44,16 @@ class Seat(Generic[W]):
     jobs: what its worker holds, by id; the first one is kept here until the worker asks, for it
     may take minutes to load. asked: what the worker offered when it asked for a job and has got no
     answer yet. heard: when it last said something, by the monotonic clock. ready: whether it ever
-    asked. lone: whether it holds a job that runs with no other beside it.
+    asked. lone: whether it holds a job that runs with no other beside it. place: where its workers run, in
+    words.
     """
 
-    def __init__(self, name: str, *, log: Path, hire: Callable[[bytes], W]) -> None:
+    def __init__(
+        self, name: str, *, log: Path, hire: Callable[[bytes], W], place: str = "this machine"
+    ) -> None:
         self.name = name
         self.log = log
+        self.place = place
         self.jobs: dict[str, Job] = {}
         self.asked: Capacity | None = None
         self.first: Job | None = None
