@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from sweep.backends import group
 from sweep.engines.inputs import Inputs
 from sweep.engines.synthetic import Synthetic
@@ -123,18 +125,44 @@ class Together(Deadly):
             while not done and len(held) < 3:
                 answer = source.next(Capacity(free_slots=3 - len(held)))
                 if isinstance(answer, Job):
+                    self.note("beside", f"{answer.trial.id} {len(held)}")
                     held[answer.id] = (answer, self._train(answer, source))
                     continue
                 done = isinstance(answer, Done)
                 if isinstance(answer, Wait):
                     break
             for job, steps in list(held.values()):
-                if job.trial.id == self.trial:
+                if self.is_deadly(job):
                     self.die(" ".join(sorted(other.trial.id for other, _ in held.values())))
                 event = next(steps)
                 if isinstance(event, Report):
                     del held[job.id]
                 yield event
+
+
+    def is_deadly(self, job: Job) -> bool:
+        return job.trial.id == self.trial
+
+
+class Vanishing(Together):
+    """Worker 1 is killed with its jobs, once, and then can't be started again; the other waits for that."""
+
+    def __init__(self, *, inputs: Inputs) -> None:
+        super().__init__(inputs=inputs, trial="none")
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        if sys.argv[1] == "1" and noted(self.folder, "deaths"):
+            self.note("gone", str(os.getpid()))
+            raise ImportError("libcuda is missing")
+        yield from super().run(source)
+
+    def is_deadly(self, job: Job) -> bool:
+        if sys.argv[1] == "1":
+            return True
+        # Until the driver has heard of it, and cleared away what was left.
+        while not (gone := noted(self.folder, "gone")) or psutil.pid_exists(int(gone[0])):
+            time.sleep(0.01)
+        return False
 
 
 class Stumbling(Noted):

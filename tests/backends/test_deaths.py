@@ -34,6 +34,7 @@ from tests.backends.engines import (
     Stumbling,
     Together,
     Unable,
+    Vanishing,
     noted,
     seconds_to_begin_again,
 )
@@ -168,6 +169,20 @@ def test_a_trial_that_kills_each_worker_ends_alone_and_failed(
         (s.trial, s.values) for s in expected if s.trial.id != "4"
     ]
     assert Counter(report.trial for report in told.reports) == {s.trial.id: 1 for s in expected}
+
+
+def test_what_must_run_alone_does_so_before_the_end(tmp_path: Path) -> None:
+    """The worker that is left has room for three, and there is always more for it to do."""
+    engine = partial(Vanishing, inputs=synthetic_inputs(tmp_path))
+    study, told = searched(pool(engine, tmp_path, deaths=1), trials=40)
+    assert_as_undisturbed(study, told, tmp_path)
+    (killed,) = noted(tmp_path, "deaths")
+    begun = [line.split() for line in noted(tmp_path, "beside")]
+    for trial in killed.split():
+        _, again = (place for place, (name, _) in enumerate(begun) if name == trial)
+        assert begun[again][1] == "0", "none beside it when it begins"
+        assert begun[again + 1][1] == "0", "and none while it lasts"
+        assert len(begun) - again > 12, "long before the end"
 
 
 def test_the_recipe_itself_that_kills_each_worker_ends_the_search(tmp_path: Path) -> None:

@@ -122,9 +122,10 @@ class Crew(ABC):
         return bool(waiting) and not any(seat.wants for seat in self._seats)
 
     def _hand_out(self, source: Source) -> None:
+        drained = self._drained()
         for seat in self._seats:
             while seat.wants:
-                job = self._job_for(seat, source)
+                job = None if seat is drained else self._job_for(seat, source)
                 if job is not None:
                     if seat.worker is None:
                         seat.start(self._setting)
@@ -136,6 +137,16 @@ class Crew(ABC):
                     break
         if not (self._seats or self._lost or self._alone) and (job := self._ask(source, Capacity())):
             self._lost.append(job)
+
+    def _drained(self) -> Seat[Any] | None:
+        """Who gets nothing more beside its jobs, to be free for one that must run alone.
+
+        An engine with many slots is never empty by itself. Whoever holds the least is it, so the least only
+        becomes less.
+        """
+        if not self._alone or any(seat.lone or not seat.jobs for seat in self._seats):
+            return None
+        return min(self._seats, key=lambda seat: len(seat.jobs), default=None)
 
     def _job_for(self, seat: Seat[Any], source: Source) -> Job | None:
         if seat.lone:
