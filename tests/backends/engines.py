@@ -70,6 +70,16 @@ class Slow(Noted):
             yield event
 
 
+class Lingering(Slow):
+    """Closes once there is a file `go`."""
+
+    def close(self) -> None:
+        self.note("closing", str(os.getpid()))
+        while not (self.folder / "go").exists():
+            time.sleep(0.01)
+        super().close()
+
+
 class Lasting(Noted):
     """Trains trial 1 until there is a file `go`."""
 
@@ -138,7 +148,6 @@ class Together(Deadly):
                 if isinstance(event, Report):
                     del held[job.id]
                 yield event
-
 
     def is_deadly(self, job: Job) -> bool:
         return job.trial.id == self.trial

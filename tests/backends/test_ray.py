@@ -24,7 +24,7 @@ from sweep.paths import packaged_root
 from sweep.search.loop import Jobs, run_jobs
 from sweep.types import Backend, Engine, Progress, Report
 from tests.backends.clusters import Cluster, cluster
-from tests.backends.engines import Deadly, Noted, Slow, Stillborn, Talking, Together, Unable, noted
+from tests.backends.engines import Deadly, Lingering, Noted, Slow, Stillborn, Talking, Together, Unable, noted
 from tests.backends.test_deaths import assert_as_undisturbed, searched
 from tests.contracts.backend import BackendContract
 from tests.contracts.engine import job
@@ -55,6 +55,7 @@ def on_ray(
     return Ray(
         make_engine=make_engine,
         logs=str(folder / "workers"),
+        checkpoints=str(folder / "checkpoints"),
         address="auto",
         workers=workers,
         gpus_per_worker=gpus_per_worker,
@@ -222,17 +223,21 @@ class TestNodes:
         for node in added:
             head.kill(node)
 
-    def test_one_without_work_is_let_go(self, tmp_path: Path) -> None:
-        engine = partial(Slow, inputs=synthetic_inputs(tmp_path))
-        source = Jobs([job(0, 8, trial="short"), job(0, 24_000, trial="long", horizon=24_000)])
+    def test_one_without_work_is_let_go(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """It takes its time to clear up, while the other's steps are heard."""
+        engine = partial(Lingering, inputs=synthetic_inputs(tmp_path))
+        source = Jobs([job(0, 8, trial="short"), job(0, 10**6, trial="long", horizon=10**6)])
         closed_before_the_end: list[str] = []
         with closing(on_ray(engine, tmp_path, idle_seconds=0.5)) as backend:
             for event in backend.run(source):
+                if isinstance(event, Progress) and noted(tmp_path, "closing"):
+                    (tmp_path / "go").touch()
                 if isinstance(event, Progress) and noted(tmp_path, "closed"):
                     closed_before_the_end = noted(tmp_path, "closed")
                     source.interrupt()
         begun = dict(line.split() for line in noted(tmp_path, "begun"))
         assert closed_before_the_end == [begun["short@8"]]
+        assert caplog.records == []
 
     def test_each_worker_has_a_gpu_of_its_own_or_its_share(self, tmp_path: Path) -> None:
         """Ray deals out GPUs that it was told of, whether there are any or not."""

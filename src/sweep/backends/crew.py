@@ -264,7 +264,13 @@ class Crew(ABC):
         )
 
     def _bury(self, seat: Seat[Any], reason: str | None = None) -> Iterator[Report]:
-        """End a worker and hand its jobs out again. reason: None if it ended by itself."""
+        """End a worker and hand its jobs out again. reason: None if it ended by itself.
+
+        One that is leaving had none, and was asked to.
+        """
+        if seat.leaving:
+            seat.empty(wait=reason is None)
+            return
         jobs, ready, lone = list(seat.jobs.values()), seat.ready, seat.lone
         ended = seat.empty(wait=reason is None)
         reason = f"worker {seat.name} {reason or ended.how}; its log is {seat.log}"

@@ -16,6 +16,7 @@ from uuid import uuid4
 from sweep.backends.crew import Crew
 from sweep.backends.devices import cores, visible_gpus
 from sweep.backends.seat import Seat
+from sweep.engines.remote import is_url
 from sweep.errors import ConfigError
 from sweep.schema import require
 from sweep.types import Done, Engine
@@ -31,11 +32,11 @@ _logger = logging.getLogger("sweep.backends")
 class Ray(Crew):
     """A crew on a Ray cluster, which places each worker on a node that has room for it.
 
-    logs: the folder of the workers' logs, one file each; it must lie where all nodes see it, as checkpoints
-    must. address: None for a cluster of this machine alone, that ends with the driver; "auto" or host:port
-    for one that is there. workers: at most so many; None for as many as there is room for, at any time:
-    where all have work, more are asked for, which an autoscaler sees. One that was idle for `idle_seconds`
-    is let go. Raises ConfigError for what this machine has no devices for.
+    logs: the folder of the workers' logs, one file each. checkpoints: the folder or URL of states. All nodes
+    must see both, and each worker looks. address: None for a cluster of this machine alone, that ends with
+    the driver; "auto" or host:port for one that is there. workers: at most so many; None for as many as
+    there is room for, at any time: where all have work, more are asked for, which an autoscaler sees. One
+    that was idle for `idle_seconds` is let go. Raises ConfigError for what this machine has no devices for.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Ray(Crew):
         *,
         make_engine: Callable[[], Engine],
         logs: str,
+        checkpoints: str,
         address: str | None,
         workers: int | None,
         gpus_per_worker: float,
@@ -79,8 +81,12 @@ class Ray(Crew):
         self._cpus = cpus_per_worker
         self._idle_seconds = idle_seconds
         self._logs = Path(logs).resolve()
-        # What every node must see.
-        self._mark: Path | None = None
+        # By the key that says where.
+        self._shared = {"output": self._logs}
+        if not is_url(checkpoints):
+            self._shared["checkpoints"] = Path(checkpoints).resolve()
+        # A file in each, once the cluster was entered.
+        self._marks: Mapping[str, Path] = {}
         # Ray itself is about to leave all GPUs visible to what takes none.
         self._environment: Mapping[str, str | None] = {} if gpus_per_worker else {"CUDA_VISIBLE_DEVICES": ""}
         # Asked for, by the number that the worker will have; then placed.
@@ -93,20 +99,21 @@ class Ray(Crew):
 
     def close(self) -> None:
         super().close()
-        if self._mark is not None:
+        if self._marks:
             import ray
 
             # Ends what was asked for, too.
             ray.shutdown()
-            self._mark.unlink(missing_ok=True)
-            self._mark = None
+            for mark in self._marks.values():
+                mark.unlink(missing_ok=True)
+            self._marks = {}
         self._asked.clear()
         self._placed.clear()
 
     @property
     def devices(self) -> Sequence[float]:
         # Before it joins, nobody knows how many there will be.
-        count = (self._most or 1) if self._mark is None else len(self._placed)
+        count = (self._most or 1) if not self._marks else len(self._placed)
         return (self._gpus or 1,) * count
 
     @property
@@ -114,7 +121,7 @@ class Ray(Crew):
         return [seat for remote, seat in self._placed.values() if not remote.ended]
 
     def _speaking(self, seconds: float) -> list[Seat[Remote]]:
-        if self._mark is None:
+        if not self._marks:
             time.sleep(seconds)
             return []
         from sweep.backends.ray_remote import ready
@@ -137,7 +144,7 @@ class Ray(Crew):
         if wanted:
             self._wanted_at = now
             self._enter()
-        if self._mark is None:
+        if not self._marks:
             return
         self._take_in()
         self._let_go(now)
@@ -147,7 +154,7 @@ class Ray(Crew):
 
     def _enter(self) -> None:
         """Join the cluster or start it, unless that is done. Nothing imports Ray before."""
-        if self._mark is not None:
+        if self._marks:
             return
         from sweep.backends import ray_cluster
 
@@ -156,12 +163,7 @@ class Ray(Crew):
             self._environment = {**self._environment, **differs}
         else:
             ray_cluster.join(self._address)
-        self._logs.mkdir(parents=True, exist_ok=True)
-        # Under a new name each time: a shared file system may remember for a while what was not there.
-        for old in self._logs.glob("driver-*"):
-            old.unlink(missing_ok=True)
-        self._mark = self._logs / f"driver-{uuid4().hex}"
-        self._mark.touch()
+        self._marks = {key: _marked(folder) for key, folder in self._shared.items()}
 
     def _take_in(self) -> None:
         """What the cluster has placed gets a seat; the seats of those that ended go."""
@@ -181,12 +183,10 @@ class Ray(Crew):
         from sweep.backends.ray_post import Hire
 
         log = self._logs / f"{number}.log"
-        assert self._mark is not None
-        mark = self._mark
 
         def hire(setting: bytes) -> Remote:
             return remote.begin(
-                Hire(name=str(number), setting=setting, log=log, mark=mark, folder=Path.cwd())
+                Hire(name=str(number), setting=setting, log=log, marks=self._marks, folder=Path.cwd())
             )
 
         return Seat(str(number), log=log, hire=hire, place=remote.place)
@@ -212,8 +212,8 @@ class Ray(Crew):
             if seat.worker is None:
                 remote.end(wait=False)
             else:
+                # It goes when it has cleared up; the others are not to wait for that.
                 seat.answer(Done())
-                seat.empty(wait=True)
 
     def _ask_for_more(self) -> None:
         from sweep.backends.ray_remote import Remote
@@ -244,6 +244,17 @@ class Ray(Crew):
                 self._gpus,
                 there,
             )
+
+
+def _marked(folder: Path) -> Path:
+    """A new file there, by which another machine can tell that it sees the same folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Under a new name each time: a shared file system may remember for a while what was not there.
+    for old in folder.glob("driver-*"):
+        old.unlink(missing_ok=True)
+    mark = folder / f"driver-{uuid4().hex}"
+    mark.touch()
+    return mark
 
 
 def room_here(workers: int | None, *, gpus: float, cpus: float) -> int:
