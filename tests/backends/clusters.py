@@ -43,8 +43,10 @@ class Cluster:
             "RAY_ADDRESS": self.address,
         }
 
-    def add(self, *, cpus: int, gpus: int = 0) -> subprocess.Popen[bytes]:
-        """Another node, the head at first; it is there."""
+    def add(
+        self, *, cpus: int, gpus: int = 0, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Another node, the head at first; it is there. environment: what its own differs in."""
         # 127.0.0.1 would be replaced by the machine's outer address.
         ip = f"127.0.0.{2 + len(self._nodes)}"
         port = self.address.partition(":")[2]
@@ -61,7 +63,7 @@ class Cluster:
                     # Any port: other clusters on this machine have the same range else.
                     *("--min-worker-port", "0", "--max-worker-port", "0"),
                 ],
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment, **(environment or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from sweep.backends import group
 from sweep.engines.inputs import Inputs
 from sweep.engines.synthetic import Synthetic
@@ -68,6 +70,16 @@ class Slow(Noted):
             yield event
 
 
+class Lingering(Slow):
+    """Closes once there is a file `go`."""
+
+    def close(self) -> None:
+        self.note("closing", str(os.getpid()))
+        while not (self.folder / "go").exists():
+            time.sleep(0.01)
+        super().close()
+
+
 class Lasting(Noted):
     """Trains trial 1 until there is a file `go`."""
 
@@ -101,6 +113,15 @@ class Deadly(Noted):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Fading(Deadly):
+    """Lacks a library once its process was killed."""
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        if noted(self.folder, "deaths"):
+            raise ImportError("libcuda is missing")
+        yield from super().run(source)
+
+
 class Together(Deadly):
     """Holds three jobs at once and takes a step of each in turn; one trial kills it on its first step."""
 
@@ -114,18 +135,43 @@ class Together(Deadly):
             while not done and len(held) < 3:
                 answer = source.next(Capacity(free_slots=3 - len(held)))
                 if isinstance(answer, Job):
+                    self.note("beside", f"{answer.trial.id} {len(held)}")
                     held[answer.id] = (answer, self._train(answer, source))
                     continue
                 done = isinstance(answer, Done)
                 if isinstance(answer, Wait):
                     break
             for job, steps in list(held.values()):
-                if job.trial.id == self.trial:
+                if self.is_deadly(job):
                     self.die(" ".join(sorted(other.trial.id for other, _ in held.values())))
                 event = next(steps)
                 if isinstance(event, Report):
                     del held[job.id]
                 yield event
+
+    def is_deadly(self, job: Job) -> bool:
+        return job.trial.id == self.trial
+
+
+class Vanishing(Together):
+    """Worker 1 is killed with its jobs, once, and then can't be started again; the other waits for that."""
+
+    def __init__(self, *, inputs: Inputs) -> None:
+        super().__init__(inputs=inputs, trial="none")
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        if sys.argv[1] == "1" and noted(self.folder, "deaths"):
+            self.note("gone", str(os.getpid()))
+            raise ImportError("libcuda is missing")
+        yield from super().run(source)
+
+    def is_deadly(self, job: Job) -> bool:
+        if sys.argv[1] == "1":
+            return True
+        # Until the driver has heard of it, and cleared away what was left.
+        while not (gone := noted(self.folder, "gone")) or psutil.pid_exists(int(gone[0])):
+            time.sleep(0.01)
+        return False
 
 
 class Stumbling(Noted):
@@ -171,6 +217,22 @@ class Broken(Noted):
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         raise ImportError("libcuda is missing")
+
+
+class Unable(Noted):
+    """In a worker of this name, or on a node whose environment says so, finds no model once others train."""
+
+    def __init__(self, *, inputs: Inputs, worker: str = "", error: Exception) -> None:
+        super().__init__(inputs=inputs)
+        self.worker, self.error = worker, error
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        if sys.argv[1] == self.worker or "UNABLE" in os.environ:
+            while not noted(self.folder, "begun"):
+                time.sleep(0.01)
+            self.note("unable", sys.argv[1])
+            raise self.error
+        yield from super().run(source)
 
 
 class Stillborn(Noted):

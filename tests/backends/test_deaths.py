@@ -17,7 +17,7 @@ import pytest
 from sweep.backends import child
 from sweep.backends.pool import Pool
 from sweep.engines import checkpoint
-from sweep.errors import StudyError, TrainingError
+from sweep.errors import ModelError, StudyError, TrainingError
 from sweep.search.loop import Jobs, run_jobs, search
 from sweep.search.scheduler import Full
 from sweep.search.study import Study
@@ -25,6 +25,7 @@ from sweep.types import Engine, Observer, Progress, Report
 from tests.backends.engines import (
     Broken,
     Deadly,
+    Fading,
     Halting,
     Hanging,
     Noted,
@@ -32,6 +33,8 @@ from tests.backends.engines import (
     Stillborn,
     Stumbling,
     Together,
+    Unable,
+    Vanishing,
     noted,
     seconds_to_begin_again,
 )
@@ -168,6 +171,20 @@ def test_a_trial_that_kills_each_worker_ends_alone_and_failed(
     assert Counter(report.trial for report in told.reports) == {s.trial.id: 1 for s in expected}
 
 
+def test_what_must_run_alone_does_so_before_the_end(tmp_path: Path) -> None:
+    """The worker that is left has room for three, and there is always more for it to do."""
+    engine = partial(Vanishing, inputs=synthetic_inputs(tmp_path))
+    study, told = searched(pool(engine, tmp_path, deaths=1), trials=40)
+    assert_as_undisturbed(study, told, tmp_path)
+    (killed,) = noted(tmp_path, "deaths")
+    begun = [line.split() for line in noted(tmp_path, "beside")]
+    for trial in killed.split():
+        _, again = (place for place, (name, _) in enumerate(begun) if name == trial)
+        assert begun[again][1] == "0", "none beside it when it begins"
+        assert begun[again + 1][1] == "0", "and none while it lasts"
+        assert len(begun) - again > 12, "long before the end"
+
+
 def test_the_recipe_itself_that_kills_each_worker_ends_the_search(tmp_path: Path) -> None:
     engine = partial(Deadly, inputs=synthetic_inputs(tmp_path), trial="0", when="step", times=99)
     with pytest.raises(StudyError, match=r"Trial 0, .*, failed.*was killed \(SIGKILL\)"):
@@ -242,6 +259,32 @@ class TestStart:
         assert "worker 0 could not start" in str(error.value)
         assert str(error.value).endswith("ImportError: libcuda is missing")
         assert f"{tmp_path}/workers/0.log" in str(error.value)
+        assert workers() == []
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (ModelError("model.path=/nowhere: no such folder."), "model.path=/nowhere: no such folder."),
+            (ImportError("libcuda is missing"), "ImportError: libcuda is missing"),
+        ],
+    )
+    def test_one_that_can_not_start_beside_others_is_done_without(
+        self, error: Exception, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        engine = partial(Unable, inputs=synthetic_inputs(tmp_path), worker="1", error=error)
+        backend = pool(engine, tmp_path)
+        study, told = searched(backend)
+        assert_as_undisturbed(study, told, tmp_path)
+        (record,) = caplog.records
+        assert "where worker 1 was to run, on this machine; the others go on." in record.message
+        assert record.message.endswith(said)
+        assert noted(tmp_path, "unable") == ["1"], "and not tried again"
+        assert len(backend.devices) == 1
+
+    def test_where_it_was_the_last_its_error_ends_the_run(self, tmp_path: Path) -> None:
+        engine = partial(Fading, inputs=synthetic_inputs(tmp_path), trial="3", when="step", times=1)
+        with pytest.raises(TrainingError, match=r"worker 0 could not start(?s:.*)libcuda is missing"):
+            searched(pool(engine, tmp_path, workers=1))
         assert workers() == []
 
     def test_a_worker_killed_at_each_start_ends_the_run(self, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,12 +19,12 @@ import pytest
 
 from sweep.backends import ray as ray_backend
 from sweep.backends.ray import Ray
-from sweep.errors import ConfigError
+from sweep.errors import ConfigError, ModelError
 from sweep.paths import packaged_root
 from sweep.search.loop import Jobs, run_jobs
 from sweep.types import Backend, Engine, Progress, Report
 from tests.backends.clusters import Cluster, cluster
-from tests.backends.engines import Deadly, Noted, Slow, Stillborn, Talking, Together, noted
+from tests.backends.engines import Deadly, Lingering, Noted, Slow, Stillborn, Talking, Together, Unable, noted
 from tests.backends.test_deaths import assert_as_undisturbed, searched
 from tests.contracts.backend import BackendContract
 from tests.contracts.engine import job
@@ -54,6 +55,7 @@ def on_ray(
     return Ray(
         make_engine=make_engine,
         logs=str(folder / "workers"),
+        checkpoints=str(folder / "checkpoints"),
         address="auto",
         workers=workers,
         gpus_per_worker=gpus_per_worker,
@@ -193,17 +195,49 @@ class TestNodes:
         assert len(noted(tmp_path, "engines")) == 4
         assert added
 
-    def test_one_without_work_is_let_go(self, tmp_path: Path) -> None:
-        engine = partial(Slow, inputs=synthetic_inputs(tmp_path))
-        source = Jobs([job(0, 8, trial="short"), job(0, 24_000, trial="long", horizon=24_000)])
+    def test_nodes_that_can_not_load_are_done_without(
+        self, head: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One has no model, another no sweep; a good one joins afterwards."""
+        (tmp_path / "poison" / "sweep").mkdir(parents=True)
+        (tmp_path / "poison" / "sweep" / "__init__.py").write_text("raise ImportError('of another version')")
+        path = os.pathsep.join([str(tmp_path / "poison"), os.environ.get("PYTHONPATH", "")])
+        coming = iter([{"UNABLE": "1"}, {"PYTHONPATH": path}, {}])
+        added: list[subprocess.Popen[bytes]] = []
+        error = ModelError("model.path=/nowhere: no such folder.")
+        engine = partial(Unable, inputs=synthetic_inputs(tmp_path), error=error)
+        source = Jobs([job(0, 10**6, trial=str(number), horizon=10**6) for number in range(9)])
+        running: set[str] = set()
+        with closing(on_ray(engine, tmp_path, workers=None)) as backend:
+            for event in backend.run(source):
+                running.add(event.trial)
+                if len(running) == 2 and len(added) == len(caplog.records) < 3:
+                    added.append(head.add(cpus=1, environment=next(coming)))
+                if len(running) == 3:
+                    source.interrupt()
+        first, second = (record.message for record in caplog.records)
+        assert first.endswith("the others go on. model.path=/nowhere: no such folder.")
+        assert f"on {socket.gethostname()}, node " in first
+        assert "can't run workers: ImportError: of another version Install" in second
+        assert noted(tmp_path, "unable") == [noted(tmp_path, "unable")[0]], "and not tried again"
+        for node in added:
+            head.kill(node)
+
+    def test_one_without_work_is_let_go(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """It takes its time to clear up, while the other's steps are heard."""
+        engine = partial(Lingering, inputs=synthetic_inputs(tmp_path))
+        source = Jobs([job(0, 8, trial="short"), job(0, 10**6, trial="long", horizon=10**6)])
         closed_before_the_end: list[str] = []
         with closing(on_ray(engine, tmp_path, idle_seconds=0.5)) as backend:
             for event in backend.run(source):
+                if isinstance(event, Progress) and noted(tmp_path, "closing"):
+                    (tmp_path / "go").touch()
                 if isinstance(event, Progress) and noted(tmp_path, "closed"):
                     closed_before_the_end = noted(tmp_path, "closed")
                     source.interrupt()
         begun = dict(line.split() for line in noted(tmp_path, "begun"))
         assert closed_before_the_end == [begun["short@8"]]
+        assert caplog.records == []
 
     def test_each_worker_has_a_gpu_of_its_own_or_its_share(self, tmp_path: Path) -> None:
         """Ray deals out GPUs that it was told of, whether there are any or not."""

@@ -13,6 +13,7 @@ import pytest
 from sweep.backends import devices
 from sweep.backends.messages import Raised
 from sweep.backends.ray import Ray, room_here
+from sweep.config import compose
 from sweep.errors import ConfigError
 from sweep.paths import packaged_root
 from tests.backends.engines import Noted
@@ -32,7 +33,12 @@ def made(folder: Path, **settings: object) -> Ray:
         **settings,
     }
     make_engine = partial(Noted, inputs=synthetic_inputs(folder))
-    return Ray(make_engine=make_engine, logs=str(folder / "workers"), **options)  # type: ignore[arg-type]
+    return Ray(
+        make_engine=make_engine,
+        logs=str(folder / "workers"),
+        checkpoints=str(folder / "checkpoints"),
+        **options,  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "ray://host:10001", "host:", "host:port", "a host:1"])
@@ -85,25 +91,35 @@ def test_a_machine_without_a_gpu_has_no_room_for_a_worker_with_one(monkeypatch: 
         room_here(None, gpus=1, cpus=1)
 
 
-def test_a_folder_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", ["output", "checkpoints"])
+def test_a_folder_that_a_node_does_not_see_is_named(lacking: str, tmp_path: Path) -> None:
     from sweep.backends.ray_post import Hire, Post
 
-    hire = Hire(name="3", setting=b"", log=tmp_path / "3.log", mark=tmp_path / "driver-1", folder=tmp_path)
+    marks = {key: tmp_path / key / "driver-1" for key in ("output", "checkpoints")}
+    for key, mark in marks.items():
+        mark.parent.mkdir()
+        if key != lacking:
+            mark.touch()
+    hire = Hire(name="3", setting=b"", log=tmp_path / "3.log", marks=marks, folder=tmp_path)
     (message,), end = Post({}).start(hire)
     raised = pickle.loads(message)
     assert isinstance(raised, Raised)
     assert isinstance(raised.error, ConfigError)
-    assert str(raised.error).startswith(
-        f"output: {tmp_path / 'driver-1'}, which the driver wrote, is not on "
-    )
+    assert str(raised.error).startswith(f"{lacking}: {marks[lacking]}, which the driver wrote, is not on ")
+    assert f"Set {lacking} to one on a file system that they share" in str(raised.error)
     assert end == "gone"
+
+
+def test_checkpoints_are_where_the_sweep_keeps_them() -> None:
+    elsewhere = ["+experiment=smoke", "backend=ray", "backend.gpus_per_worker=0", "checkpoints=/shared/mine"]
+    assert compose(elsewhere).backend.arguments["checkpoints"] == "/shared/mine"
 
 
 def test_without_ray_it_says_what_to_install() -> None:
     told = """
 from sweep.backends.ray import Ray
-Ray(make_engine=None, logs="", address="auto", workers=1, gpus_per_worker=0, cpus_per_worker=1,
-    idle_seconds=1, start_seconds=1, silent_seconds=1, deaths=1)
+Ray(make_engine=None, logs="", checkpoints="", address="auto", workers=1, gpus_per_worker=0,
+    cpus_per_worker=1, idle_seconds=1, start_seconds=1, silent_seconds=1, deaths=1)
 """
     # Without site-packages.
     bare = subprocess.run(

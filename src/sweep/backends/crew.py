@@ -34,7 +34,9 @@ class Crew(ABC):
     that one ends as well.
 
     Only this process, and of it the thread that runs it, speaks with the source. What every worker would
-    raise alike (data, a model, a full disk), or before its first job, `run` raises.
+    raise alike (data, a model, a full disk) `run` raises; so too what one raises before it is ready, while
+    none ever was. Where others were, a warning says so, and no worker is started in that place any more;
+    `run` raises it if there is no other.
     """
 
     def __init__(
@@ -56,7 +58,8 @@ class Crew(ABC):
         # To be trained with no other beside them.
         self._alone: deque[Job] = deque()
         self._deaths: Counter[str] = Counter()
-        self._failed_starts: Counter[str] = Counter()
+        self._failed_starts: Counter[tuple[str, str]] = Counter()
+        self._was_ready = False
         self._done = False
         self._had_more = True
         self._asks_again_at = -math.inf
@@ -73,6 +76,10 @@ class Crew(ABC):
     @abstractmethod
     def _tend(self, *, wanted: bool) -> None:
         """Take in, or let go, places for workers. wanted: whether one more would find a job."""
+
+    @abstractmethod
+    def _give_up(self, seat: Seat[Any]) -> None:
+        """Start no worker any more where that one could not start."""
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         self._done, self._had_more, self._asks_again_at = False, True, -math.inf
@@ -115,9 +122,10 @@ class Crew(ABC):
         return bool(waiting) and not any(seat.wants for seat in self._seats)
 
     def _hand_out(self, source: Source) -> None:
+        drained = self._drained()
         for seat in self._seats:
             while seat.wants:
-                job = self._job_for(seat, source)
+                job = None if seat is drained else self._job_for(seat, source)
                 if job is not None:
                     if seat.worker is None:
                         seat.start(self._setting)
@@ -129,6 +137,16 @@ class Crew(ABC):
                     break
         if not (self._seats or self._lost or self._alone) and (job := self._ask(source, Capacity())):
             self._lost.append(job)
+
+    def _drained(self) -> Seat[Any] | None:
+        """Who gets nothing more beside its jobs, to be free for one that must run alone.
+
+        An engine with many slots is never empty by itself. Whoever holds the least is it, so the least only
+        becomes less.
+        """
+        if not self._alone or any(seat.lone or not seat.jobs for seat in self._seats):
+            return None
+        return min(self._seats, key=lambda seat: len(seat.jobs), default=None)
 
     def _job_for(self, seat: Seat[Any], source: Source) -> Job | None:
         if seat.lone:
@@ -177,7 +195,8 @@ class Crew(ABC):
             return
         match message:
             case Capacity():
-                del self._failed_starts[seat.name]
+                del self._failed_starts[seat.name, seat.place]
+                self._was_ready = True
             case Progress():
                 yield message
             case Report():
@@ -218,17 +237,40 @@ class Crew(ABC):
     # When a worker ends
 
     def _mourn(self, seat: Seat[Any], raised: Raised) -> Iterator[Report]:
-        """What the engine raised: the driver's own error, or the end of that worker."""
-        if raised.error is not None:
-            raise raised.error
-        if not seat.ready:
-            raise TrainingError(
-                f"worker {seat.name} could not start. Mend the cause; {seat.log} holds more:\n{raised.trace}"
-            )
-        yield from self._bury(seat, f"raised what no trial caused by itself, {raised.trace.splitlines()[-1]}")
+        """What the engine raised: the driver's own error, the end of that worker, or of its place."""
+        if seat.ready:
+            if raised.error is not None:
+                raise raised.error
+            last = raised.trace.splitlines()[-1]
+            yield from self._bury(seat, f"raised what no trial caused by itself, {last}")
+            return
+        error = raised.error or TrainingError(
+            f"worker {seat.name} could not start. Mend the cause; {seat.log} holds more:\n{raised.trace}"
+        )
+        (self._alone if seat.lone else self._lost).extend(seat.jobs.values())
+        seat.empty(wait=True)
+        self._do_without(seat, error)
+
+    def _do_without(self, seat: Seat[Any], error: Exception) -> None:
+        """Start no worker there any more; raises the error where that leaves nobody, or nobody ever began."""
+        if not self._was_ready or all(other is seat for other in self._seats):
+            raise error
+        self._give_up(seat)
+        _logger.warning(
+            "No worker is started any more where worker %s was to run, on %s; the others go on. %s",
+            seat.name,
+            seat.place,
+            error,
+        )
 
     def _bury(self, seat: Seat[Any], reason: str | None = None) -> Iterator[Report]:
-        """End a worker and hand its jobs out again. reason: None if it ended by itself."""
+        """End a worker and hand its jobs out again. reason: None if it ended by itself.
+
+        One that is leaving had none, and was asked to.
+        """
+        if seat.leaving:
+            seat.empty(wait=reason is None)
+            return
         jobs, ready, lone = list(seat.jobs.values()), seat.ready, seat.lone
         ended = seat.empty(wait=reason is None)
         reason = f"worker {seat.name} {reason or ended.how}; its log is {seat.log}"
@@ -251,12 +293,13 @@ class Crew(ABC):
                 self._lost.append(job)
 
     def _count_failed_start(self, seat: Seat[Any], reason: str) -> None:
-        self._failed_starts[seat.name] += 1
-        if (starts := self._failed_starts[seat.name]) > self._most_deaths:
-            raise TrainingError(
+        self._failed_starts[seat.name, seat.place] += 1
+        if (starts := self._failed_starts[seat.name, seat.place]) > self._most_deaths:
+            error = TrainingError(
                 f"{reason}. That was start {starts} in a row that came to nothing. If memory is short, lower "
                 "backend.workers."
             )
+            self._do_without(seat, error)
 
 
 def _report(job: Job, state: ReportState, error: str) -> Report:

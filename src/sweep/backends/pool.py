@@ -42,7 +42,6 @@ class Pool(Crew):
             _seat(str(number), Path(logs) / f"{number}.log", environment)
             for number, environment in enumerate(environments_of(workers, devices_per_worker))
         ]
-
         self._each = devices_per_worker
 
     @property
@@ -55,6 +54,9 @@ class Pool(Crew):
 
     def _tend(self, *, wanted: bool) -> None:
         """Its seats are what the machine has."""
+
+    def _give_up(self, seat: Seat[Child]) -> None:
+        self._fixed = [other for other in self._fixed if other is not seat]
 
     def _speaking(self, seconds: float) -> list[Seat[Child]]:
         working = [(seat, seat.worker) for seat in self._fixed if seat.worker is not None]

@@ -16,6 +16,7 @@ from uuid import uuid4
 from sweep.backends.crew import Crew
 from sweep.backends.devices import cores, visible_gpus
 from sweep.backends.seat import Seat
+from sweep.engines.remote import is_url
 from sweep.errors import ConfigError
 from sweep.schema import require
 from sweep.types import Done, Engine
@@ -31,11 +32,11 @@ _logger = logging.getLogger("sweep.backends")
 class Ray(Crew):
     """A crew on a Ray cluster, which places each worker on a node that has room for it.
 
-    logs: the folder of the workers' logs, one file each; it must lie where all nodes see it, as checkpoints
-    must. address: None for a cluster of this machine alone, that ends with the driver; "auto" or host:port
-    for one that is there. workers: at most so many; None for as many as there is room for, at any time:
-    where all have work, more are asked for, which an autoscaler sees. One that was idle for `idle_seconds`
-    is let go. Raises ConfigError for what this machine has no devices for.
+    logs: the folder of the workers' logs, one file each. checkpoints: the folder or URL of states. All nodes
+    must see both, and each worker looks. address: None for a cluster of this machine alone, that ends with
+    the driver; "auto" or host:port for one that is there. workers: at most so many; None for as many as
+    there is room for, at any time: where all have work, more are asked for, which an autoscaler sees. One
+    that was idle for `idle_seconds` is let go. Raises ConfigError for what this machine has no devices for.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Ray(Crew):
         *,
         make_engine: Callable[[], Engine],
         logs: str,
+        checkpoints: str,
         address: str | None,
         workers: int | None,
         gpus_per_worker: float,
@@ -79,32 +81,39 @@ class Ray(Crew):
         self._cpus = cpus_per_worker
         self._idle_seconds = idle_seconds
         self._logs = Path(logs).resolve()
-        # What every node must see.
-        self._mark: Path | None = None
+        # By the key that says where.
+        self._shared = {"output": self._logs}
+        if not is_url(checkpoints):
+            self._shared["checkpoints"] = Path(checkpoints).resolve()
+        # A file in each, once the cluster was entered.
+        self._marks: Mapping[str, Path] = {}
         # Ray itself is about to leave all GPUs visible to what takes none.
         self._environment: Mapping[str, str | None] = {} if gpus_per_worker else {"CUDA_VISIBLE_DEVICES": ""}
         # Asked for, by the number that the worker will have; then placed.
         self._asked: dict[int, Remote] = {}
         self._placed: dict[int, tuple[Remote, Seat[Remote]]] = {}
+        # Nodes on which no worker could start.
+        self._avoided: frozenset[str] = frozenset()
         self._wanted_at = -math.inf
         self._waits_since: float | None = None
 
     def close(self) -> None:
         super().close()
-        if self._mark is not None:
+        if self._marks:
             import ray
 
             # Ends what was asked for, too.
             ray.shutdown()
-            self._mark.unlink(missing_ok=True)
-            self._mark = None
+            for mark in self._marks.values():
+                mark.unlink(missing_ok=True)
+            self._marks = {}
         self._asked.clear()
         self._placed.clear()
 
     @property
     def devices(self) -> Sequence[float]:
         # Before it joins, nobody knows how many there will be.
-        count = (self._most or 1) if self._mark is None else len(self._placed)
+        count = (self._most or 1) if not self._marks else len(self._placed)
         return (self._gpus or 1,) * count
 
     @property
@@ -112,7 +121,7 @@ class Ray(Crew):
         return [seat for remote, seat in self._placed.values() if not remote.ended]
 
     def _speaking(self, seconds: float) -> list[Seat[Remote]]:
-        if self._mark is None:
+        if not self._marks:
             time.sleep(seconds)
             return []
         from sweep.backends.ray_remote import ready
@@ -135,7 +144,7 @@ class Ray(Crew):
         if wanted:
             self._wanted_at = now
             self._enter()
-        if self._mark is None:
+        if not self._marks:
             return
         self._take_in()
         self._let_go(now)
@@ -145,7 +154,7 @@ class Ray(Crew):
 
     def _enter(self) -> None:
         """Join the cluster or start it, unless that is done. Nothing imports Ray before."""
-        if self._mark is not None:
+        if self._marks:
             return
         from sweep.backends import ray_cluster
 
@@ -154,12 +163,7 @@ class Ray(Crew):
             self._environment = {**self._environment, **differs}
         else:
             ray_cluster.join(self._address)
-        self._logs.mkdir(parents=True, exist_ok=True)
-        # Under a new name each time: a shared file system may remember for a while what was not there.
-        for old in self._logs.glob("driver-*"):
-            old.unlink(missing_ok=True)
-        self._mark = self._logs / f"driver-{uuid4().hex}"
-        self._mark.touch()
+        self._marks = {key: _marked(folder) for key, folder in self._shared.items()}
 
     def _take_in(self) -> None:
         """What the cluster has placed gets a seat; the seats of those that ended go."""
@@ -179,30 +183,37 @@ class Ray(Crew):
         from sweep.backends.ray_post import Hire
 
         log = self._logs / f"{number}.log"
-        assert self._mark is not None
-        mark = self._mark
 
         def hire(setting: bytes) -> Remote:
             return remote.begin(
-                Hire(name=str(number), setting=setting, log=log, mark=mark, folder=Path.cwd())
+                Hire(name=str(number), setting=setting, log=log, marks=self._marks, folder=Path.cwd())
             )
 
-        return Seat(str(number), log=log, hire=hire)
+        return Seat(str(number), log=log, hire=hire, place=remote.place)
+
+    def _give_up(self, seat: Seat[Remote]) -> None:
+        remote, _ = self._placed[int(seat.name)]
+        self._avoided |= {remote.node} - {""}
+        # They would be placed there, too.
+        self._take_back_asked()
+
+    def _take_back_asked(self) -> None:
+        for remote in self._asked.values():
+            remote.end(wait=False)
+        self._asked.clear()
 
     def _let_go(self, now: float) -> None:
         """What had nothing to do for a while, and what was asked for that has nothing to do."""
         if now - self._wanted_at > self._idle_seconds:
-            for remote in self._asked.values():
-                remote.end(wait=False)
-            self._asked.clear()
+            self._take_back_asked()
         for remote, seat in self._placed.values():
             if seat.jobs or not seat.wants or now - seat.heard <= self._idle_seconds:
                 continue
             if seat.worker is None:
                 remote.end(wait=False)
             else:
+                # It goes when it has cleared up; the others are not to wait for that.
                 seat.answer(Done())
-                seat.empty(wait=True)
 
     def _ask_for_more(self) -> None:
         from sweep.backends.ray_remote import Remote
@@ -212,7 +223,9 @@ class Ray(Crew):
         taken = self._asked.keys() | self._placed.keys()
         free = (number for number in count() if number not in taken)
         for _ in range(most - len(taken)):
-            self._asked[next(free)] = Remote(cpus=self._cpus, gpus=self._gpus, environment=self._environment)
+            self._asked[next(free)] = Remote(
+                cpus=self._cpus, gpus=self._gpus, environment=self._environment, avoided=self._avoided
+            )
 
     def _tell_of_waiting(self, now: float) -> None:
         if self._placed or not self._asked:
@@ -231,6 +244,17 @@ class Ray(Crew):
                 self._gpus,
                 there,
             )
+
+
+def _marked(folder: Path) -> Path:
+    """A new file there, by which another machine can tell that it sees the same folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Under a new name each time: a shared file system may remember for a while what was not there.
+    for old in folder.glob("driver-*"):
+        old.unlink(missing_ok=True)
+    mark = folder / f"driver-{uuid4().hex}"
+    mark.touch()
+    return mark
 
 
 def room_here(workers: int | None, *, gpus: float, cpus: float) -> int:

@@ -24,12 +24,15 @@ _MOST_AT_ONCE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Hire:
-    """A worker to be started. mark: a file that the driver wrote. folder: where the driver runs."""
+    """A worker to be started. folder: where the driver runs.
+
+    marks: files that the driver wrote, by the configuration's key that says where.
+    """
 
     name: str
     setting: bytes
     log: Path
-    mark: Path
+    marks: Mapping[str, Path]
     folder: Path
 
 
@@ -61,12 +64,7 @@ class Post:
     def start(self, hire: Hire) -> Heard:
         """Nothing yet; or, where no worker can be started here, why."""
         try:
-            if not hire.mark.is_file():
-                raise ConfigError(
-                    f"output: {hire.mark}, which the driver wrote, is not on {socket.gethostname()}, where "
-                    f"worker {hire.name} was to start. Checkpoints must lie where all nodes see them, "
-                    "under the same path. Set output to a folder on a file system that they share."
-                )
+            _require_shared(hire)
             self._child = Child(
                 hire.name,
                 hire.setting,
@@ -102,3 +100,15 @@ class Post:
         if self._child is None:
             return End("had not begun")
         return self._child.end(wait=wait)
+
+
+def _require_shared(hire: Hire) -> None:
+    """Nothing, or ConfigError: what one worker writes another would not find."""
+    for key, mark in hire.marks.items():
+        if not mark.is_file():
+            url = ", or to a URL of fsspec" if key == "checkpoints" else ""
+            raise ConfigError(
+                f"{key}: {mark}, which the driver wrote, is not on {socket.gethostname()}, where worker "
+                f"{hire.name} was to start. It must be a folder that all nodes see under the same path. Set "
+                f"{key} to one on a file system that they share{url}."
+            )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray._private import state
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from sweep.backends.messages import Raised
@@ -20,20 +21,31 @@ from sweep.errors import ConfigError
 _END_SECONDS = 15
 _REASON_LENGTH = 300
 _NODE_DIED = "its node has died"
+# That Ray gives each node by itself.
+_NODE_LABEL = "ray.io/node-id"
 
 
 class Remote:
     """A `Post` that was asked of the cluster, which places it when a node has room, and its worker.
 
-    awaited: what Ray answers next, its place at first. ended: whether it was given up.
+    avoided: ids of nodes where it is not to be. awaited: what Ray answers next, its place at first. node: the
+    id of where it is, empty while that is not known. ended: whether it was given up.
     """
 
-    def __init__(self, *, cpus: float, gpus: float, environment: Mapping[str, str | None]) -> None:
+    def __init__(
+        self, *, cpus: float, gpus: float, environment: Mapping[str, str | None], avoided: Collection[str]
+    ) -> None:
         # Its types have no word of actors with several threads.
         as_actor: Any = ray.remote
-        kind = as_actor(num_cpus=cpus, num_gpus=gpus, concurrency_groups={"ear": 1, "mouth": 1})(Post)
+        elsewhere = {_NODE_LABEL: f"!in({','.join(sorted(avoided))})"} if avoided else {}
+        kind = as_actor(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            concurrency_groups={"ear": 1, "mouth": 1},
+            label_selector=elsewhere,
+        )(Post)
         self._post: Any = kind.remote(environment)
-        self._node, self._host = "", "a node of the cluster"
+        self.node, self._host = "", "a node of the cluster"
         self._inbox: deque[bytes] = deque()
         self._silent = ""
         self._lost: RayError | None = None
@@ -43,9 +55,19 @@ class Remote:
     def settle(self) -> None:
         """Learn where it is, once that was answered. One that is lost by then tells so when started."""
         try:
-            self._node, self._host = ray.get(self.awaited)
+            self.node, self._host = ray.get(self.awaited)
         except RayError as error:
             self._lost = error
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                # It could not tell, and Ray's words name an address at most.
+                self.node = state.actors(self._post._actor_id.hex())["Address"]["NodeID"]
+                hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes()}
+                self._host = hosts.get(self.node, self._host)
+
+    @property
+    def place(self) -> str:
+        """In words."""
+        return f"{self._host}, node {self.node or 'unknown'}"
 
     def begin(self, hire: Hire) -> Remote:
         """Start the worker; this."""
@@ -59,7 +81,7 @@ class Remote:
         except RayActorError as error:
             self._lost, self._silent = error, "gone"
             if error.actor_init_failed:
-                self._inbox.append(pickle.dumps(Raised(_unfit(error), "")))
+                self._inbox.append(pickle.dumps(Raised(_unfit(error, self.place), "")))
             return
         except RayError as error:
             self._lost, self._silent = error, "gone"
@@ -87,7 +109,7 @@ class Remote:
         self.ended = True
         if self._lost is not None:
             end = self._end_of(self._lost)
-        elif self._node:
+        elif self.node:
             end = self._asked_to_end(wait=wait)
         else:
             end = End("was not placed")
@@ -107,7 +129,7 @@ class Remote:
             return End("can't be reached any more", with_node=True)
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         # Of one that was lost before it told its place, only Ray's words say why.
-        if self._node not in alive if self._node else _NODE_DIED in str(lost):
+        if self.node not in alive if self.node else _NODE_DIED in str(lost):
             return End("was lost, with its node", with_node=True)
         return End(f"was ended by Ray: {_last_line(lost)}")
 
@@ -124,10 +146,10 @@ def ready(awaited: Iterable[Any], seconds: float) -> Sequence[Any]:
     return answered
 
 
-def _unfit(error: RayError) -> ConfigError:
+def _unfit(error: RayError, place: str) -> ConfigError:
     return ConfigError(
-        f"backend=ray: a node of the cluster can't run workers: {_last_line(error)} Install the same version "
-        "of sweep on every node, with pip install 'sweep[ray]'."
+        f"backend=ray: {place} of the cluster, can't run workers: {_last_line(error)} Install the same "
+        "version of sweep on every node, with pip install 'sweep[ray]'."
     )
 
 

@@ -44,17 +44,22 @@ class Seat(Generic[W]):
     jobs: what its worker holds, by id; the first one is kept here until the worker asks, for it
     may take minutes to load. asked: what the worker offered when it asked for a job and has got no
     answer yet. heard: when it last said something, by the monotonic clock. ready: whether it ever
-    asked. lone: whether it holds a job that runs with no other beside it.
+    asked. lone: whether it holds a job that runs with no other beside it. leaving: whether its worker, which
+    has no jobs, was told that none follow. place: where its workers run, in words.
     """
 
-    def __init__(self, name: str, *, log: Path, hire: Callable[[bytes], W]) -> None:
+    def __init__(
+        self, name: str, *, log: Path, hire: Callable[[bytes], W], place: str = "this machine"
+    ) -> None:
         self.name = name
         self.log = log
+        self.place = place
         self.jobs: dict[str, Job] = {}
         self.asked: Capacity | None = None
         self.first: Job | None = None
         self.ready = False
         self.lone = False
+        self.leaving = False
         self.heard = time.monotonic()
         self.worker: W | None = None
         self._hire = hire
@@ -63,6 +68,8 @@ class Seat(Generic[W]):
     @property
     def wants(self) -> bool:
         """Whether it would take a job: its worker asked for one, or is yet to load, or to be started."""
+        if self.leaving:
+            return False
         return self.asked is not None or not (self.ready or self.jobs)
 
     def start(self, setting: bytes) -> None:
@@ -80,7 +87,7 @@ class Seat(Generic[W]):
 
     def answer(self, answer: Job | Wait | Done) -> None:
         """Give the worker what it asked for."""
-        self.asked = None
+        self.asked, self.leaving = None, isinstance(answer, Done)
         self._send(answer)
 
     def hear(self) -> object:
@@ -93,6 +100,8 @@ class Seat(Generic[W]):
             if self.first is not None:
                 self.answer(self.first)
                 self.first = None
+            elif self.leaving:
+                self.answer(Done())
         return message
 
     def cancel(self, jobs: frozenset[str]) -> None:
@@ -108,7 +117,7 @@ class Seat(Generic[W]):
         ended = self.worker.end(wait=wait)
         self.worker = self.first = self.asked = None
         self.jobs, self._cancelled = {}, frozenset()
-        self.ready = self.lone = False
+        self.ready = self.lone = self.leaving = False
         return ended
 
     def _send(self, message: object) -> None:
