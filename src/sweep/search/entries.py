@@ -141,6 +141,15 @@ def stopped_entry(report: Report, stop: int) -> dict[str, object]:
     }
 
 
+def with_stopped(report: Report, stop: int, entries: Mapping[str, Any]) -> Report:
+    """The report with what earlier, stopped stretches of the trial on the way to the same rung cost."""
+    before = entries.get(STOPPED)
+    if before is None or before["stop"] != stop or rung_key(stop) in entries:
+        return report
+    seconds, tokens = report.seconds + before["seconds"], report.tokens + before["tokens"]
+    return dataclasses.replace(report, seconds=seconds, tokens=tokens)
+
+
 def entry(report: Report) -> str:
     """The report without what it says of single rows, as JSON."""
     return json.dumps(asdict(dataclasses.replace(report, rows=(), replies=(), probed=())))
