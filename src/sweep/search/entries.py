@@ -59,6 +59,11 @@ def next_attempt(entries: Mapping[str, Any], stop: int) -> int:
     return int(out["attempt"]) + 1 if out and out["stop"] == stop else 0
 
 
+def on_its_way(entries: Mapping[str, Any], reached: int) -> bool:
+    """Whether the trial was last handed out to get further than that, or never yet."""
+    return JOB not in entries or bool(entries[JOB]["stop"] > reached)
+
+
 def judgeable(report: Report) -> Report:
     """The report; one that reached its rung without a finite loss, which nothing can rank, as diverged."""
     loss = report.validation_loss

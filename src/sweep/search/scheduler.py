@@ -42,7 +42,7 @@ class Scheduler(Protocol):
         """About how many examples `trials` trials train in all; an upper bound where pruners decide."""
 
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether a trial that has just reported may go on at all."""
+        """Whether a trial that has just reached a rung may go on at all."""
 
     def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         """What to do with a free slot. may_start: the budget allows another trial."""

@@ -36,6 +36,7 @@ from sweep.search.entries import (
     guards_entry,
     judgeable,
     judged_by,
+    on_its_way,
     stopped_entry,
     with_stopped,
 )
@@ -245,8 +246,7 @@ class Study:
         self._room.after_report()
         cut_short = event.state == "stopped" and not self._interrupted
         standing = self.standings[number]
-        # A pruner may have ended it meanwhile.
-        if (cut_short and standing.state == "paused") or is_due_again(self.route, standing):
+        if cut_short or is_due_again(self.route, standing):
             self._again.append(number)
 
     # How it is kept
@@ -309,7 +309,7 @@ class Study:
             number = frozen.number
             self._settle(number)
             standing = self.standings[number]
-            out = frozen.user_attrs.get(JOB, {}).get("stop", self.ladder[0])
-            if is_due_again(self.route, standing) or (standing.state == "paused" and out > standing.reached):
+            was_out = standing.state == "paused" and on_its_way(frozen.user_attrs, standing.reached)
+            if was_out or is_due_again(self.route, standing):
                 self._again.append(number)
         self._room.drop_hopeless()

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweep.errors import StudyError
 from sweep.search.aims import directions, told
 from sweep.search.draw import drawn
-from sweep.search.entries import GUARDS, RECIPE, standing_of
+from sweep.search.entries import GUARDS, RECIPE, on_its_way, standing_of
 from sweep.search.plan import Plan
 from sweep.search.route import Route, is_due_again
 from sweep.search.scheduler import Scheduler
@@ -118,9 +118,11 @@ class Trials:
         return self._stored(number)
 
     def _is_given_up(self, standing: Standing) -> bool:
-        if not standing.values or is_due_again(self._route, standing):
+        frozen = self.frozen(int(standing.trial.id))
+        # Who goes on has been asked about: pruners may answer otherwise once others have reported.
+        if is_due_again(self._route, standing) or on_its_way(frozen.user_attrs, standing.reached):
             return False
-        return not self._scheduler.keeps(self.study, self.frozen(int(standing.trial.id)))
+        return not self._scheduler.keeps(self.study, frozen)
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
