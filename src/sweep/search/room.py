@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sweep.search.disk import Disk
 from sweep.search.scheduler import Scheduler
 from sweep.search.standings import Standings
+from sweep.types import Standing
 
 _logger = logging.getLogger("sweep.search")
 
@@ -49,8 +50,9 @@ class Room:
             self._has_told = True
             _logger.warning(
                 "checkpoints: %s has room for %s more bytes, and a checkpoint takes %s: no trial is begun "
-                "while it is so, those on the way go to their end. Free space, or raise budget.disk_gb; what "
-                "is not begun by then, the same command begins when it is started again.",
+                "while it is so, and if it stays so, the search ends with those that were. Free space, or "
+                "raise budget.disk_gb; started again, the same command begins the others, and those that are "
+                "paused go on among them.",
                 self._disk.place,
                 f"{max(0, math.floor(self._disk.left_bytes)):,}",
                 f"{self._disk.state_bytes:,}",
@@ -63,14 +65,28 @@ class Room:
         First the state before the newest of paused trials, then those of complete ones, the worst first.
         """
         complete = [one for one in self._standings if one.state == "complete"]
-        for standing in (
-            *(one for one in self._standings if one.state == "paused"),
-            *sorted(complete, key=lambda one: -one.loss),
-        ):
+        worst = sorted(complete, key=lambda one: -one.loss)
+        return self._fits_without(states, [*self._paused, *worst], self._disk.drop_spare)
+
+    def clear(self, states: int) -> bool:
+        """The same for what follows the search: states of paused trials go too, the least trained first.
+
+        Whoever of them goes on begins again.
+        """
+        return self.make(states) or self._fits_without(
+            states, sorted(self._paused, key=lambda one: one.reached), self._disk.drop
+        )
+
+    def _fits_without(self, states: int, spared: Iterable[Standing], drop: Callable[[str], None]) -> bool:
+        for standing in spared:
             if self._disk.fits(states):
                 break
-            self._disk.drop_spare(standing.trial.id)
+            drop(standing.trial.id)
         return self._disk.fits(states)
+
+    @property
+    def _paused(self) -> list[Standing]:
+        return [self._standings[number] for number in self._standings.paused]
 
     def after_report(self) -> None:
         """`drop_hopeless`, but not at each report, as it looks at all."""

@@ -163,8 +163,8 @@ class Study:
         self._ledger.keep(unless)
 
     def make_room(self, states: int) -> bool:
-        """Whether so many more states fit, once those that are spare went, as many as that takes."""
-        return self._room.make(states)
+        """Whether so many more states fit once others went, as `Room.clear` chooses them."""
+        return self._room.clear(states)
 
     def interrupt(self) -> None:
         """Hand out nothing more and cancel what is out; the study can be continued afterwards."""
@@ -179,18 +179,16 @@ class Study:
         while self._again:
             if self._may_advance(number := self._again.popleft()):
                 return self._hand_out(number)
-        started = self.standings
-        decision = self._scheduler.next(
-            started,
+        within_budget = may_start(
+            self.standings,
             self.ladder,
-            may_start=may_start(
-                started,
-                self.ladder,
-                trials=self.plan.trials,
-                seconds_left=self.seconds_left,
-                workers=len(self.devices),
-            )
-            and self._room.allows(out=len(self._jobs)),
+            trials=self.plan.trials,
+            seconds_left=self.seconds_left,
+            workers=len(self.devices),
+        )
+        lacks_room = within_budget and not self._room.allows(out=len(self._jobs))
+        decision = self._scheduler.next(
+            self.standings, self.ladder, may_start=within_budget and not lacks_room
         )
         if decision == "start":
             return self._hand_out(self._start())
@@ -198,7 +196,9 @@ class Study:
             return self._hand_out(int(decision.trial))
         if decision == "wait" or self._jobs:
             return Wait()
-        self._close()
+        # Where only room is lacking, another start begins the others, and who is paused may go on among them.
+        if not lacks_room:
+            self._close()
         self._ledger.end()
         return Done()
 
