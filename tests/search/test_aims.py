@@ -19,6 +19,7 @@ from sweep.analysis.front import front_of, non_dominated
 from sweep.engines.synthetic import Synthetic
 from sweep.errors import StudyError
 from sweep.evaluation.pareto import Aim
+from sweep.search.draw import drawn
 from sweep.search.scheduler import Full
 from sweep.search.space import Space
 from sweep.search.stored import read_study
@@ -173,7 +174,7 @@ def test_a_driver_killed_at_any_write_finds_the_same(ranked: Ranked, sampler: st
 
 def notes(study: Study) -> list[dict[str, Any]]:
     """What samplers and guards left on each trial, and the generations' parents."""
-    parents = study._storage.get_study_system_attrs(study._optuna._study_id)
+    parents = study._trials._storage.get_study_system_attrs(study._optuna._study_id)
     return [*(trial.system_attrs for trial in study._optuna.get_trials()), parents]
 
 
@@ -281,7 +282,6 @@ def test_an_interrupted_trial_goes_on_and_is_no_hindrance(ranked: Ranked) -> Non
     again = several(storage, trials=12, sampler=SAMPLERS["tpe"])
     waiting = again.standing(job.trial.id)
     assert waiting.state == "paused"
-    again._again.clear()
-    assert again._draw(9)
+    assert drawn(again._optuna, again._trials._storage, SAMPLERS["tpe"], again.plan, 9)
     done = run_study(several(storage, trials=12, sampler=SAMPLERS["tpe"]), ranked)
     assert {one.state for one in done.standings} == {"complete"}

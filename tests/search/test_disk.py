@@ -7,6 +7,7 @@ import logging
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +339,7 @@ def test_where_room_is_short_no_trial_is_begun_and_those_on_the_way_end(
     run_study(study, heavy_engine(small_disk))
     assert study.best is not None
     assert 2 <= len(study.standings) < 12
-    assert {one.state for one in study.standings} <= {"complete", "pruned"}
+    assert {one.state for one in study.standings} <= {"complete", "paused"}
     (warning,) = [record.getMessage() for record in caplog.records]
     assert "no trial is begun" in warning
     assert "budget.disk_gb" in warning
@@ -348,6 +349,37 @@ def test_where_room_is_short_no_trial_is_begun_and_those_on_the_way_end(
     again = run_study(open_study(storage, trials=12, disk=disk_of(small_disk)), heavy_engine(small_disk))
     assert len(again.standings) == 12
     assert [one.trial.recipe for one in again.standings][: len(begun)] == begun
+    assert {one.state for one in again.standings} <= {"complete", "pruned"}
+
+
+def test_who_was_paused_where_room_was_short_goes_on_among_all(small_disk: Path) -> None:
+    """Halving promotes each that is among the best third of its rung in the end, whoever was begun when."""
+    storage = InMemoryStorage()
+    (small_disk / "other").write_bytes(bytes(6 * STATE_BYTES))
+    plan = {"trials": 24, "seed": 1}
+    study = open_study(storage, **plan, disk=disk_of(small_disk))
+    run_study(study, heavy_engine(small_disk))
+    waiting = [one for one in study.standings if one.state == "paused"]
+    assert len(waiting) > 2
+    assert study.make_room(5)
+    there = [one.trial.id for one in waiting if states(small_disk).get(one.trial.id)]
+    assert 0 < len(there) < len(waiting), "the states of some make room for what follows the search"
+    (small_disk / "other").unlink()
+    resize(small_disk, 60 * (STATE_BYTES + 8192))
+    again = run_study(open_study(storage, **plan, disk=disk_of(small_disk)), heavy_engine(small_disk))
+    assert len(again.standings) == 24
+    left = [
+        place
+        for rung, above in pairwise(again.ladder)
+        for place in again.standings.ranked(rung)[: len(again.standings.ranked(rung)) // 3]
+        if above not in again.standings[place.number].values
+    ]
+    assert left == []
+    assert any(len(again.standing(one.trial.id).values) > len(one.values) for one in waiting)
+    engine = heavy_engine(small_disk)
+    for one in again.standings:
+        for rung, loss in one.values.items():
+            assert loss == engine.expected(one.trial.recipe, rung, one.trial.seed)
 
 
 def test_what_is_spare_goes_before_a_trial_is_not_begun(small_disk: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_trials_loss_is_the_mean_of_its_folds(run: Run, synthetic: Synthetic) 
         by_hand = [base + synthetic.on_fold(fold, recipe, seed) for fold in range(FOLDS)]
         assert list(standing.values.values()) == pytest.approx(by_hand, abs=1e-12)
         assert standing.loss == pytest.approx(sum(by_hand) / FOLDS)
-        told = study._frozen(int(standing.trial.id))
+        told = study._trials.frozen(int(standing.trial.id))
         assert told.value == standing.loss
         assert told.intermediate_values == dict(enumerate(standing.values.values(), start=1))
         # Rows of one length, so the loss is a mean of rows; no row is in two folds.
@@ -215,7 +215,7 @@ def test_trial_0_is_never_stopped() -> None:
     scheduler = Wilcoxon(p_threshold=1.0, n_startup_steps=0)
     study = folded(scheduler=scheduler, trials=2)
     frozen = answer_trial(study, [2.0, 2.0, 2.0, 2.0, 2.0])
-    assert scheduler.keeps(study._optuna, study._frozen(int(frozen.trial.id)))
+    assert scheduler.keeps(study._optuna, study._trials.frozen(int(frozen.trial.id)))
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.3, 0.25, 0.15, 0.125, 0.1, 0.0625, 0.05, 0.01])
@@ -313,7 +313,7 @@ def test_a_fold_that_diverges_ends_its_trial() -> None:
     assert (standing.state, standing.reason, len(standing.values)) == ("diverged", "too high", 1)
     assert standing.loss == 2.5
     assert standing.reports[-1].examples_seen == HORIZON + 40
-    assert study._frozen(1).state is TrialState.PRUNED
+    assert study._trials.frozen(1).state is TrialState.PRUNED
     assert handed_out(study).trial.id == "2"
 
 
@@ -371,7 +371,7 @@ def test_trials_of_other_lengths_are_paired_by_fold(run: Run) -> None:
     for standing in study.standings:
         horizon = round(standing.trial.recipe.epochs * 0.8 * 288 / 8) * 8
         assert list(standing.values) == [horizon * n for n in range(1, len(standing.values) + 1)]
-        steps = study._frozen(int(standing.trial.id)).intermediate_values
+        steps = study._trials.frozen(int(standing.trial.id)).intermediate_values
         assert list(steps) == list(range(1, len(standing.values) + 1))
     assert {s.trial.recipe.epochs for s in study.standings if s.state == "pruned"} <= {0.5, 1.0}
     assert any(s.state == "pruned" for s in study.standings)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from sweep.search.scheduler import Advance, Asha, Full, Pruned, Scheduler, TopK, geometric_ladder
+from sweep.search.ladder import geometric_ladder
+from sweep.search.scheduler import Advance, Asha, Full, Pruned, Scheduler, TopK
 from sweep.search.standings import Standings
 from tests.studies import standing
 

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from sweep.search.plan import Plan
 from sweep.search.storage import UNSTORED, PausedAsPruned
+from sweep.types import Recipe
+
+
+def drawn(
+    study: optuna.Study,
+    storage: PausedAsPruned,
+    make_sampler: Callable[[int], BaseSampler],
+    plan: Plan,
+    number: int,
+) -> tuple[Recipe, dict[str, object]]:
+    """The recipe of this trial, the plan's own for trial 0, and what the sampler notes of it.
+
+    Seeded by hash(seed, trial number), so nothing is replayed after a restart.
+    """
+    with warnings.catch_warnings():
+        # The configuration chose it; a warning at each ask would bury the live table.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        sampler = make_sampler(_seed(plan.seed, number))
+    seen = storage.judging_divergence() if isinstance(sampler, GPSampler) else nullcontext()
+    with seen:
+        draw = Draw(study, storage, sampler, number)
+        return plan.space.drawn(draw.value, plan.defaults) if number else plan.defaults, draw.noted
 
 
 class Draw:
@@ -54,3 +82,7 @@ class Draw:
         self._trial.distributions = {**self._trial.distributions, name: distribution}
         self._trial.params = {**self._trial.params, name: drawn}
         return drawn
+
+
+def _seed(seed: int, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")

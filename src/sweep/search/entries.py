@@ -59,6 +59,11 @@ def next_attempt(entries: Mapping[str, Any], stop: int) -> int:
     return int(out["attempt"]) + 1 if out and out["stop"] == stop else 0
 
 
+def on_its_way(entries: Mapping[str, Any], reached: int) -> bool:
+    """Whether the trial was last handed out to get further than that, or never yet."""
+    return JOB not in entries or bool(entries[JOB]["stop"] > reached)
+
+
 def judgeable(report: Report) -> Report:
     """The report; one that reached its rung without a finite loss, which nothing can rank, as diverged."""
     loss = report.validation_loss
@@ -139,6 +144,15 @@ def stopped_entry(report: Report, stop: int) -> dict[str, object]:
         "seconds": report.seconds,
         "tokens": report.tokens,
     }
+
+
+def with_stopped(report: Report, stop: int, entries: Mapping[str, Any]) -> Report:
+    """The report with what earlier, stopped stretches of the trial on the way to the same rung cost."""
+    before = entries.get(STOPPED)
+    if before is None or before["stop"] != stop or rung_key(stop) in entries:
+        return report
+    seconds, tokens = report.seconds + before["seconds"], report.tokens + before["tokens"]
+    return dataclasses.replace(report, seconds=seconds, tokens=tokens)
 
 
 def entry(report: Report) -> str:

@@ -58,6 +58,11 @@ class Route(Protocol):
         """Its states that stay on disk. stopped: the entry of that name."""
 
 
+def is_due_again(route: Route, standing: Standing) -> bool:
+    """Whether a trial trains no more, and only the score of the state that counts is lacking."""
+    return standing.state == "paused" and route.next_stop(standing) <= standing.reached
+
+
 def check_route(scheduler: Scheduler, folds: int | None) -> None:
     """Nothing, or ConfigError: the scheduler compares what trials on this route don't have."""
     name = type(scheduler).__name__

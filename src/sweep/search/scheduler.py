@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol
 
-import numpy as np
 from optuna import Study
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, WilcoxonPruner
 from optuna.trial import FrozenTrial
 
+from sweep.search.ladder import check_ladder, examples_of, geometric_ladder, reaching
 from sweep.search.standings import Standings
 
 
@@ -43,7 +42,7 @@ class Scheduler(Protocol):
         """About how many examples `trials` trials train in all; an upper bound where pruners decide."""
 
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether a trial that has just reported may go on at all."""
+        """Whether a trial that has just reached a rung may go on at all."""
 
     def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
         """What to do with a free slot. may_start: the budget allows another trial."""
@@ -70,17 +69,17 @@ class Asha:
     rungs: int
 
     def __post_init__(self) -> None:
-        _check_ladder(self.eta, self.rungs)
+        check_ladder(self.eta, self.rungs)
 
     def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
         return geometric_ladder(horizon, unit, eta=self.eta, rungs=self.rungs)
 
     def examples(self, ladder: Sequence[int], trials: int) -> int:
-        return _examples(ladder, self._arrivals(ladder, trials))
+        return examples_of(ladder, self._arrivals(ladder, trials))
 
     def _arrivals(self, ladder: Sequence[int], trials: int) -> list[int]:
         # The defaults reach each rung, and of the others one at least.
-        others = _reaching(trials - 1, rungs=len(ladder), eta=self.eta)
+        others = reaching(trials - 1, rungs=len(ladder), eta=self.eta)
         return [1 + max(arrivals, min(trials - 1, 1)) for arrivals in others]
 
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
@@ -134,7 +133,7 @@ class TopK:
         return (first, horizon) if first < horizon else (horizon,)
 
     def examples(self, ladder: Sequence[int], trials: int) -> int:
-        return _examples(ladder, [trials, min(trials, self.k + 1)])
+        return examples_of(ladder, [trials, min(trials, self.k + 1)])
 
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         return True
@@ -158,21 +157,18 @@ class TopK:
         return min(trials, self.k + 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Full:
-    """Every trial to the end, one after another."""
-
-    def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
-        return (horizon,)
+class _StraightOn:
+    """Each trial goes on until it ends; another is begun when none waits."""
 
     def examples(self, ladder: Sequence[int], trials: int) -> int:
         return trials * ladder[-1]
 
-    def keeps(self, study: Study, trial: FrozenTrial) -> bool:
-        return True
-
     def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
-        return _straight_on(standings, may_start=may_start)
+        if standings.paused:
+            return Advance(str(standings.paused[0]))
+        if may_start:
+            return "start"
+        return _last_resort(standings)
 
     def out(self, standings: Standings, ladder: Sequence[int], *, trials: int) -> frozenset[str]:
         return frozenset()
@@ -182,7 +178,18 @@ class Full:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pruned:
+class Full(_StraightOn):
+    """Every trial to the end, one after another."""
+
+    def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
+        return (horizon,)
+
+    def keeps(self, study: Study, trial: FrozenTrial) -> bool:
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned(_StraightOn):
     """Every trial straight on from rung to rung, until an Optuna pruner stops it."""
 
     eta: int
@@ -190,29 +197,17 @@ class Pruned:
     pruner: BasePruner
 
     def __post_init__(self) -> None:
-        _check_ladder(self.eta, self.rungs)
+        check_ladder(self.eta, self.rungs)
 
     def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
         return geometric_ladder(horizon, unit, eta=self.eta, rungs=self.rungs)
 
-    def examples(self, ladder: Sequence[int], trials: int) -> int:
-        return trials * ladder[-1]
-
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         return trial.number == 0 or not self.pruner.prune(study, trial)
 
-    def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
-        return _straight_on(standings, may_start=may_start)
-
-    def out(self, standings: Standings, ladder: Sequence[int], *, trials: int) -> frozenset[str]:
-        return frozenset()
-
-    def waiting(self, ladder: Sequence[int], trials: int) -> int:
-        return 0
-
 
 @dataclass(frozen=True, kw_only=True)
-class Wilcoxon:
+class Wilcoxon(_StraightOn):
     """Every trial straight on from fold to fold, until it is surely worse than the best one on the same.
 
     Fold losses are paired between trials: the same rows, the same order of training. Fields are those of
@@ -236,80 +231,12 @@ class Wilcoxon:
     def ladder(self, horizon: int, unit: int) -> tuple[int, ...]:
         return (horizon,)
 
-    def examples(self, ladder: Sequence[int], trials: int) -> int:
-        return trials * ladder[-1]
-
     def keeps(self, study: Study, trial: FrozenTrial) -> bool:
         with warnings.catch_warnings():
             # The configuration chose it.
             warnings.simplefilter("ignore", ExperimentalWarning)
             pruner = WilcoxonPruner(p_threshold=self.p_threshold, n_startup_steps=self.n_startup_steps)
         return trial.number == 0 or not pruner.prune(study, trial)
-
-    def next(self, standings: Standings, ladder: Sequence[int], *, may_start: bool) -> Decision:
-        return _straight_on(standings, may_start=may_start)
-
-    def out(self, standings: Standings, ladder: Sequence[int], *, trials: int) -> frozenset[str]:
-        return frozenset()
-
-    def waiting(self, ladder: Sequence[int], trials: int) -> int:
-        return 0
-
-
-def geometric_ladder(horizon: int, unit: int, *, eta: int, rungs: int) -> tuple[int, ...]:
-    """`rungs` rungs ending at `horizon`, each about `eta` times the one before, in multiples of `unit`.
-
-    Fewer where the horizon is too short for them: rungs below one unit are left out.
-    """
-    wanted = [horizon / eta**k for k in range(1, rungs)]
-    lower = {math.floor(examples / unit) * unit for examples in wanted if examples >= unit}
-    return (*sorted(lower - {horizon}), horizon)
-
-
-def _check_ladder(eta: int, rungs: int) -> None:
-    if eta < 2 or rungs < 1:
-        raise ValueError(f"needs eta >= 2 and rungs >= 1, got eta={eta}, rungs={rungs}")
-
-
-def _examples(ladder: Sequence[int], reaching: Sequence[int]) -> int:
-    """Examples trained when `reaching[i]` trials get from the rung below to rung i."""
-    below = (0, *ladder)
-    return sum(trials * (rung - start) for trials, rung, start in zip(reaching, ladder, below, strict=False))
-
-
-def _reaching(trials: int, *, rungs: int, eta: int) -> list[int]:
-    """About how many of so many trials reach each rung under `Asha` with one slot, the defaults apart.
-
-    More than 1 / eta of those of the rung below: who was among the best when it arrived stays promoted.
-    The range of a trial's loss falls to half of what it was by the last one, which comes between random
-    draws and TPE in benchmarks/search_replay.py.
-    """
-    simulated, repeats = min(trials, 128), 16
-    draws = np.random.default_rng(0).random((repeats, simulated))
-    total = np.zeros(rungs)
-    for losses in draws * np.linspace(1.0, 0.5, simulated):
-        total += _counts(losses.tolist(), rungs=rungs, eta=eta)
-    return [round(count * trials / simulated / repeats) if trials else 0 for count in total]
-
-
-def _counts(losses: Sequence[float], *, rungs: int, eta: int) -> list[int]:
-    """How many reach each rung when they start one after another and keep their loss."""
-    waiting: list[list[float]] = [[] for _ in range(rungs)]
-    reached: list[list[float]] = [[] for _ in range(rungs)]
-
-    def promotable(at: int) -> bool:
-        best = reached[at][: len(reached[at]) // eta]
-        return bool(waiting[at] and best) and waiting[at][0] <= best[-1]
-
-    for drawn in losses:
-        loss, rung = drawn, cast("int | None", 0)
-        while rung is not None:
-            insort(waiting[rung], loss)
-            insort(reached[rung], loss)
-            rung = next((r for r in reversed(range(rungs - 1)) if promotable(r)), None)
-            if rung is not None:
-                loss, rung = waiting[rung].pop(0), rung + 1
-    return [len(those) for those in reached]
 
 
 def _defaults_due(standings: Standings) -> Advance | None:
@@ -327,14 +254,6 @@ def _behind(standings: Standings, rung: int, best: int) -> frozenset[str]:
     resort = waiting[: 0 if standings.others("complete") else 1]
     chosen = {place.number for place in (*standings.ranked(rung)[:best], *resort)}
     return frozenset(str(place.number) for place in waiting if place.number not in chosen)
-
-
-def _straight_on(standings: Standings, *, may_start: bool) -> Decision:
-    if standings.paused:
-        return Advance(str(standings.paused[0]))
-    if may_start:
-        return "start"
-    return _last_resort(standings)
 
 
 def _last_resort(standings: Standings) -> Decision:

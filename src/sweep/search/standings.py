@@ -62,6 +62,10 @@ class Standings(Sequence[Standing]):
             raise KeyError(trial)
         return self._all[int(trial)]
 
+    def is_paused(self, number: int) -> bool:
+        """Whether there is a trial of this number that is."""
+        return number < len(self) and self._all[number].state == "paused"
+
     def others(self, state: TrialState) -> int:
         """How many are in this state besides trial 0."""
         return self.states[state] - (bool(self._all) and self._all[0].state == state)
