@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -22,7 +23,7 @@ from sweep.evaluation.objective import Loss
 from sweep.evaluation.scorers import Chrf, Facts
 from sweep.grammar import spell_out
 from sweep.paths import packaged_root
-from sweep.redaction import HIDDEN
+from sweep.redaction import HIDDEN, hidden
 from sweep.schema import build
 from sweep.search.space import Space
 from sweep.targets import Target, read_target
@@ -359,23 +360,125 @@ class TestRemoteCode:
         "trust_remote_code: true}"
     )
 
+    CONSENT = "++model.trust_remote_code=true"
+    THEIRS = ("++model.path=them/theirs", f"++model.revision={'0a' * 20}")
+
     @pytest.fixture(params=["best: {model: MODEL}", "model: MODEL", "best: {study: a}\nmodel: MODEL"])
     def found(self, request: pytest.FixtureRequest, write: Write) -> None:
         body = request.param.replace("MODEL", self.MODEL)
         write("sweeps/best/found.yaml", f"# @package _global_\n{body}\n")
 
+    @pytest.fixture
+    def best(self, write: Write) -> None:
+        """As sweeps write it."""
+        write("sweeps/best/found.yaml", f"# @package _global_\nbest: {{model: {self.MODEL}}}\n")
+
     @pytest.mark.usefixtures("found")
-    def test_a_best_file_can_not_ask_for_it(self, smoke: Compose) -> None:
-        with pytest.raises(ConfigError, match=r"^best\.model\.trust_remote_code: .*on the command line"):
-            smoke("+best=found")
+    @pytest.mark.parametrize("said", [(), THEIRS, (CONSENT,)])
+    def test_a_best_file_can_not_ask_for_it(self, said: tuple[str, ...], smoke: Compose) -> None:
+        """Nor does a consent to the model that is configured without it."""
+        with pytest.raises(
+            ConfigError, match=r"^best\.model\.trust_remote_code: .*on the command line"
+        ) as no:
+            smoke("+best=found", *said)
+        assert " ".join((*self.THEIRS, self.CONSENT)) in str(no.value)
 
-    def test_a_refusal_by_hand_is_no_consent(self, smoke: Compose) -> None:
+    @pytest.mark.usefixtures("best")
+    @pytest.mark.parametrize(
+        "said",
+        [
+            ("++model.trust_remote_code=false",),
+            (*THEIRS, "++model.trust_remote_code=false"),
+            (CONSENT, THEIRS[0], f"++model.revision={'0b' * 20}"),
+            (CONSENT, "++model.path=them/others", THEIRS[1]),
+        ],
+    )
+    def test_a_refusal_is_no_consent_nor_is_one_to_another_model(
+        self, said: tuple[str, ...], smoke: Compose
+    ) -> None:
         with pytest.raises(ConfigError, match=r"^best\.model\.trust_remote_code: "):
-            smoke(f"+best={{model: {self.MODEL}}}", "++model.trust_remote_code=false")
+            smoke("+best=found", *said)
 
-    def test_the_command_line_can(self, smoke: Compose) -> None:
-        config = smoke(f"+best={{model: {self.MODEL}}}", "++model.trust_remote_code=true")
+    @pytest.mark.usefixtures("best")
+    def test_a_consent_is_for_the_path_and_revision_that_it_names(self, smoke: Compose) -> None:
+        config = smoke("+best=found", *self.THEIRS, self.CONSENT)
         assert config.model.arguments["trust_remote_code"] is True
+
+    def test_a_consent_is_for_the_model_that_the_experiment_names(self, tmp_path: Path, write: Write) -> None:
+        """So the command of the sweep is that of its training, but for `+best`."""
+        write("conf/experiment/mine.yaml", experiment(f"model: {self.MODEL}\n"))
+        write("sweeps/best/found.yaml", f"# @package _global_\nbest: {{model: {self.MODEL}}}\n")
+        given = ["+experiment=mine", "model=hub", *QUICK, self.CONSENT]
+        for overrides in (given, [*given, "+best=found"]):
+            config = compose(overrides, working_directory=tmp_path)
+            assert config.model.arguments["trust_remote_code"] is True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    token: str
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarded:
+    """A model behind secrets."""
+
+    url: str
+    access: Access
+    mirrors: tuple[str, ...]
+
+    identity = "guarded"
+
+    def tokenizer(self) -> None: ...
+    def load(self) -> None: ...
+
+
+class TestSecretsOfAFoundModel:
+    MODEL = Guarded(
+        url="https://me:hunter2hunter2@host/model",
+        access=Access(token="hunter3hunter3", headers={"Authorization": "Basic hunter4"}),
+        mirrors=("https://one", "https://me:hunter5@two"),
+    )
+
+    @pytest.fixture
+    def train(self, tmp_path: Path, write: Write) -> Compose:
+        """Compose with what was found; configured: the model beside it."""
+        named = {"_target_": f"{__name__}.Guarded"}
+
+        def train(configured: dict[str, Any], *overrides: str) -> Config:
+            found = yaml.safe_dump({"best": {"model": hidden(named | asdict(self.MODEL))}})
+            assert "hunter" not in found
+            write("sweeps/best/found.yaml", f"# @package _global_\n{found}")
+            write("conf/model/guarded.yaml", yaml.safe_dump(named | configured))
+            write("conf/experiment/mine.yaml", experiment("defaults: [{override /model: guarded}]\n"))
+            trusting = f"trusted_targets=[{__name__}]"
+            return compose(
+                ["+experiment=mine", *QUICK, trusting, "+best=found", *overrides], working_directory=tmp_path
+            )
+
+        return train
+
+    def test_they_are_the_configured_ones_wherever_they_stand(self, train: Compose) -> None:
+        assert train(asdict(self.MODEL)).model.build() == self.MODEL
+
+    def test_all_else_is_as_it_was_found(self, train: Compose) -> None:
+        other = replace(self.MODEL, mirrors=("https://another", self.MODEL.mirrors[1]))
+        assert train(asdict(other)).model.build() == self.MODEL
+
+    @pytest.mark.parametrize(
+        ("other", "path"),
+        [
+            ({"access": {"headers": {"Authorization": "Basic hunter4"}}}, "model.access.token"),
+            ({"access": {"token": "hunter3hunter3"}}, "model.access.headers.Authorization"),
+            ({"url": "https://me:hunter2hunter2@elsewhere/model"}, "model.url"),
+            ({"mirrors": ["https://one"]}, r"model.mirrors\[1\]"),
+            ({"access": "none"}, "model.access.headers.Authorization"),
+        ],
+    )
+    def test_where_one_is_lacking_it_is_named(self, other: dict[str, Any], path: str, train: Compose) -> None:
+        with pytest.raises(ConfigError, match=rf"^best\.{path}: holds \*\*\*.*Set {path} in the experiment"):
+            train({**asdict(self.MODEL), **other})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,12 @@ import yaml
 
 from sweep.composition import compose_plain, groups, purpose
 from sweep.errors import ConfigError, SpaceError
+from sweep.found import with_found
 from sweep.grammar import spell_out
-from sweep.redaction import HIDDEN
 from sweep.schema import build, convert, nearest, require
 from sweep.search.allowance import Budget
 from sweep.targets import Target, named_in, read_target
+from sweep.trust import check_remote_code, trusted_targets
 from sweep.types import Backend, Engine, Recipe
 from sweep.yardsticks import check_objective, read_baselines, read_metrics, read_objective, read_scorers
 
@@ -167,21 +168,10 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
     _check_top(node)
     if missing := [key for key in _KEYS if key not in node]:
         raise ConfigError(f"{missing[0]}: was removed, but is needed. Drop the override ~{missing[0]}.")
-    trusts_code = "model.trust_remote_code" in composition.by_hand and _runs_code(node["model"])
-    if isinstance(node["best"], Mapping) and "model" in node["best"]:
-        # Merged key by key, two kinds of models would make a third.
-        node["model"] = _with_secrets_of(node["model"], node["best"]["model"])
-    if isinstance(node["best"], Mapping) and "folds" in node["best"]:
-        # As it was found: on the pool of a cross-validation, or on the train split alone.
-        node["validation"] = {"folds": node["best"]["folds"]}
+    node = with_found(node)
     found = node["best"] is not None or "best" in composition.by_hand
-    if _runs_code(node["model"]) and not trusts_code:
-        raise ConfigError(
-            f"{'best.' if found else ''}model.trust_remote_code: a file sets it, but only the command line "
-            "may decide to run code from a model's repository. If you reviewed that code, write "
-            "++model.trust_remote_code=true on the command line."
-        )
-    trusted = _trusted(node["trusted_targets"], composition.by_hand)
+    check_remote_code(node["model"], composition, overrides, working_directory, found=found)
+    trusted = trusted_targets(composition)
 
     def target(key: str, kind: type) -> Target:
         return read_target(node[key], key, kind=kind, trusted=trusted, strays=composition.strays)
@@ -249,29 +239,6 @@ def _purpose(overrides: Sequence[str], working_directory: Path | None) -> str:
     if len(overrides) != 1 or not overrides[0].startswith("+experiment="):
         return ""
     return purpose(groups(working_directory)["experiment"][overrides[0].partition("=")[2]])
-
-
-def _trusted(node: object, by_hand: frozenset[str]) -> tuple[str, ...]:
-    """What the user trusts. A file can't: it would trust itself."""
-    trusted: tuple[str, ...] = convert(tuple[str, ...], node, "trusted_targets")
-    if trusted and "trusted_targets" not in by_hand:
-        listed = ",".join(trusted)
-        raise ConfigError(
-            f"trusted_targets: a file sets it to [{listed}], but only the command line may say whom to "
-            f"trust. Remove it there, and write trusted_targets=[{listed}] if you trust them."
-        )
-    return trusted
-
-
-def _with_secrets_of(configured: object, found: object) -> object:
-    """The found model; the secrets that its file could not hold are the configured one's."""
-    if not isinstance(found, Mapping) or not isinstance(configured, Mapping):
-        return found
-    return {key: configured.get(key) if value == HIDDEN else value for key, value in found.items()}
-
-
-def _runs_code(model: object) -> bool:
-    return isinstance(model, Mapping) and bool(model.get("trust_remote_code"))
 
 
 def _space(node: object, defaults: Recipe | None, by_hand: frozenset[str]) -> Space:

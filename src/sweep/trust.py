@@ -1,0 +1,76 @@
+"""What only the command line may decide: whose code runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sweep.composition import Composition, compose_plain
+from sweep.errors import ConfigError
+from sweep.schema import convert
+
+_SETS_BEST = re.compile(r"[+~]*best(?:[.=@]|$)")
+
+
+def trusted_targets(composition: Composition) -> tuple[str, ...]:
+    """What the user trusts. A file can't: it would trust itself."""
+    trusted: tuple[str, ...] = convert(
+        tuple[str, ...], composition.plain["trusted_targets"], "trusted_targets"
+    )
+    if trusted and "trusted_targets" not in composition.by_hand:
+        listed = ",".join(trusted)
+        raise ConfigError(
+            f"trusted_targets: a file sets it to [{listed}], but only the command line may say whom to "
+            f"trust. Remove it there, and write trusted_targets=[{listed}] if you trust them."
+        )
+    return trusted
+
+
+def check_remote_code(
+    model: object,
+    composition: Composition,
+    overrides: Sequence[str],
+    working_directory: Path | None,
+    *,
+    found: bool,
+) -> None:
+    """Nothing, or ConfigError: the model would run its repository's code, and no consent is for that one.
+
+    found: whether `+best` may have brought it. Consent is for the model that is configured without: who gives
+    it has read that, and not what somebody's file puts in its place.
+    """
+    if not _runs_code(model):
+        return
+    assert isinstance(model, Mapping)
+    given = "model.trust_remote_code" in composition.by_hand
+    if given and not found:
+        return
+    if not found:
+        raise ConfigError(
+            "model.trust_remote_code: a file sets it, but only the command line may decide to run code from "
+            "a model's repository. If you reviewed that code, write ++model.trust_remote_code=true on the "
+            "command line."
+        )
+    if given:
+        others = [override for override in overrides if not _SETS_BEST.match(override)]
+        configured = compose_plain(others, working_directory).plain["model"]
+        if _runs_code(configured) and _code(configured) == _code(model):
+            return
+    path, revision = ("null" if part is None else part for part in _code(model))
+    consent = shlex.join([f"++model.path={path}", f"++model.revision={revision}"])
+    raise ConfigError(
+        "best.model.trust_remote_code: a file sets it, but only the command line may decide to run code from "
+        "a model's repository, and only for the path and the revision that are configured without +best. If "
+        f"you reviewed this one's code, write {consent} ++model.trust_remote_code=true on the command line."
+    )
+
+
+def _runs_code(model: object) -> bool:
+    return isinstance(model, Mapping) and bool(model.get("trust_remote_code"))
+
+
+def _code(model: Mapping[str, object]) -> tuple[object, object]:
+    """By which a repository's code is known."""
+    return model.get("path"), model.get("revision")
