@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay: no collection of any test looks through them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from sweep.data.split import DataSet, split
 from sweep.engines.checkpoint import clear_leftovers
 from sweep.engines.inputs import Inputs
 from sweep.engines.model import ModelSource, describe
-from sweep.engines.packed import MOST_SLOTS
 from sweep.engines.remote import is_url
 from sweep.evaluation.metrics import LOSS
 from sweep.evaluation.outcomes import Judge
@@ -169,7 +168,12 @@ def _state_bytes(assembly: Assembly, plan: Plan) -> int:
 
 def at_once(config: Config) -> int:
     """Trials in training at once, at most."""
-    slots = config.engine.arguments.get("slots", 1) or MOST_SLOTS
+    slots = config.engine.arguments.get("slots", 1)
+    if slots is None:
+        # It brings what trains, which not every engine needs.
+        from sweep.engines.packed import MOST_SLOTS
+
+        slots = MOST_SLOTS
     each = cast("int", config.backend.arguments.get("devices_per_worker", 1))
     workers = config.backend.arguments.get("workers", 1) or max(1, len(visible_gpus()) // each)
     return cast("int", slots) * cast("int", workers)

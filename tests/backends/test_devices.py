@@ -181,3 +181,10 @@ def _made(kind: Any, folder: Path, *, workers: int | None = None, devices_per_wo
         silent_seconds=60,
         deaths=2,
     )
+
+
+def test_a_worker_whose_engine_needs_no_torch_imports_none() -> None:
+    """It would be there in a fifth of the time, and a search on closed forms needs many."""
+    told = "import sys, sweep.engines.inputs, sweep.engines.synthetic; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"

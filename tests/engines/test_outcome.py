@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gc
+import weakref
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
-from sweep.engines.outcome import failed
+from sweep.engines.outcome import failed, settle
 from sweep.errors import CheckpointError
 from tests.contracts.engine import job
 
@@ -43,3 +45,20 @@ def test_another_error_is_the_trials_own() -> None:
 def test_a_broken_checkpoint_is_no_failure_of_the_trial() -> None:
     outcome = failed(job(24, 48), CheckpointError("x is no complete checkpoint"))
     assert (outcome.state, outcome.examples_seen) == ("broken", 24)
+
+
+def test_modules_are_left_out_of_collections_and_what_comes_later_is_not() -> None:
+    gc.unfreeze()
+    settle()
+    frozen = gc.get_freeze_count()
+    assert frozen > 100_000
+
+    class Knot:
+        def __init__(self) -> None:
+            self.itself = self
+
+    reference = weakref.ref(Knot())
+    assert gc.collect() > 0
+    assert reference() is None
+    settle()
+    assert gc.get_freeze_count() == frozen, "once in a process: what has gone since could never be freed"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.data.encode import Encoded
-from sweep.engines.layout import Stretch, lay_out, length, shared_beginning
+from sweep.data.encode import Encoded, shared_beginning
+from sweep.engines.layout import Stretch, lay_out, length
 from sweep.engines.lora import Adapter
 from sweep.engines.model import RandomLlama
 from sweep.engines.shared_base import Part, SharedBase, cut

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
+# A beginning shorter than this is not worth its bookkeeping.
+_LEAST_SHARED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,16 @@ def tokens_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
         return []
     # Without warnings of the model's limit: who calls cuts what is too long.
     return cast(list[list[int]], tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def shared_beginning(rows: Sequence[Encoded]) -> int:
+    """How many tokens all rows begin with, all of them prompt; 0 where they are too few to matter."""
+    first = np.asarray(rows[0].input_ids)
+    shared = min(row.response_start for row in rows) - 1
+    for row in rows:
+        differs = np.flatnonzero(first[:shared] != np.asarray(row.input_ids)[:shared])
+        shared = int(differs[0]) if len(differs) else shared
+    return shared if shared >= _LEAST_SHARED else 0
 
 
 def _texts(example: Example, tokenizer: PreTrainedTokenizerBase, *, ends: tuple[str, ...]) -> _Texts:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.data.encode import Encoded, encode
+from sweep.data.encode import Encoded, encode, shared_beginning
 from sweep.data.split import DataSet
-from sweep.engines.layout import shared_beginning
 from sweep.engines.model import ModelSource
 from sweep.engines.tokens import identity, mapped
 from sweep.types import Job, Split, View

@@ -15,8 +15,6 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 # A row joins the attention of longer ones if it is at least this share of their length.
 _ALIKE = 0.75
-# A beginning shorter than this is not worth its bookkeeping.
-_LEAST_SHARED = 8
 
 
 class Stretch(NamedTuple):
@@ -101,16 +99,6 @@ class _Row(NamedTuple):
 def length(row: Encoded) -> int:
     """Tokens of a row that predict something."""
     return len(row.input_ids) - 1
-
-
-def shared_beginning(rows: Sequence[Encoded]) -> int:
-    """How many tokens all rows begin with, all of them prompt; 0 where they are too few to matter."""
-    first = np.asarray(rows[0].input_ids)
-    shared = min(row.response_start for row in rows) - 1
-    for row in rows:
-        differs = np.flatnonzero(first[:shared] != np.asarray(row.input_ids)[:shared])
-        shared = int(differs[0]) if len(differs) else shared
-    return shared if shared >= _LEAST_SHARED else 0
 
 
 def lay_out(stretches: Sequence[Stretch], device: torch.device) -> Layout:

@@ -139,6 +139,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
+def settle() -> None:
+    """Leave what lives now, all modules that is, out of every later collection; done once in a process.
+
+    Looking through them took two thirds of a one-step job on a tiny model (`docs/log.md`).
+    """
+    if not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
+
+
 def free_memory() -> None:
     """Give back what nobody holds."""
     gc.collect()

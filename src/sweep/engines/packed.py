@@ -26,6 +26,7 @@ from sweep.engines.outcome import (
     free_memory,
     is_out_of_memory,
     report_of,
+    settle,
 )
 from sweep.engines.shared_base import Part, SharedBase, cut
 from sweep.engines.slot import PassShare, Slot, begin, load_adapter
@@ -110,6 +111,7 @@ class Packed:
         if self._solo is not None:
             return
         transformers_logging.set_verbosity_error()
+        settle()
         base = self._inputs.model.load()
         self._tokenizer = base.tokenizer
         self._rows = EncodedRows(self._inputs, base.tokenizer)

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from sweep.data.encode import Encoded
+from sweep.data.encode import Encoded, shared_beginning
 from sweep.engines import attention
 from sweep.engines.evaluate import Predicted
-from sweep.engines.layout import Layout, Stretch, lay_out, length, shared_beginning
+from sweep.engines.layout import Layout, Stretch, lay_out, length
 from sweep.engines.lora import Adapter, Dropout, Lane, Lanes, Shape, scale_of, targeted
 from sweep.engines.nats import nats
 from sweep.types import Recipe

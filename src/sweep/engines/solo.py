@@ -32,6 +32,7 @@ from sweep.engines.outcome import (
     free_memory,
     is_out_of_memory,
     report_of,
+    settle,
 )
 from sweep.engines.segment import Segment
 from sweep.ranks import this_rank
@@ -88,6 +89,7 @@ class Solo:
         if self._model is not None:
             return
         transformers_logging.set_verbosity_error()
+        settle()
         base = sharded.loaded(self._inputs.model)
         self.adopt(base, EncodedRows(self._inputs, base.tokenizer))
 

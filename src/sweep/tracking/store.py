@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,10 +80,41 @@ def _probe(uri: str) -> None:
         return
     url = make_url(uri)
     if url.drivername.startswith("sqlite") and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        place = Path(url.database)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if url.database != ":memory:" and not url.query and not place.exists():
+            _make(place)
     engine = create_engine(url)
     engine.connect().close()
     engine.dispose()
+
+
+def _make(place: Path) -> None:
+    """An empty database with MLflow's tables, whole or absent, unless another process makes one meanwhile.
+
+    On the disk MLflow's sixty migrations wait for it hundreds of times, and what a kill among them leaves
+    no start can open.
+    """
+    # This one names all tables.
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import create_engine
+
+    engine = create_engine("sqlite://")
+    try:
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
+        # Made aside and linked: what another process has put there is never replaced.
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as aside:
+            whole = Path(aside) / place.name
+            with engine.connect() as connection:
+                connection.exec_driver_sql("VACUUM INTO ?", (str(whole),))
+            with whole.open("rb") as written:
+                os.fsync(written.fileno())
+            # Where there are no hard links, MLflow makes its database by itself.
+            with suppress(OSError):
+                os.link(whole, place)
+    finally:
+        engine.dispose()
 
 
 def first_line(error: Exception) -> str:
