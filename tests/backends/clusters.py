@@ -76,15 +76,20 @@ class Cluster:
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """All of the node's processes at once, workers included, as when the power fails."""
-        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGSTOP)
-        for process in processes:
+        for process in self.freeze(node):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         node.wait()
         self._nodes.remove(node)
+
+    @staticmethod
+    def freeze(node: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        """Stop all of the node's processes, workers included; they."""
+        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGSTOP)
+        return processes
 
     def close(self) -> None:
         for node in reversed(self._nodes.copy()):

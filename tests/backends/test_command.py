@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -18,10 +20,11 @@ import pytest
 from sweep.backends.inline import Inline
 from sweep.engines.packed import Packed
 from sweep.search.loop import run_jobs
+from sweep.types import Backend, Engine
 from tests.backends.test_pool import pool
 from tests.contracts.engine import RECIPE, job
 from tests.engines.conftest import tiny_inputs
-from tests.test_pipeline import outline
+from tests.test_pipeline import expected_runs, outline, runs
 
 pytestmark = pytest.mark.smoke
 
@@ -78,6 +81,10 @@ def test_two_workers_find_what_one_process_finds_though_one_is_killed_and_all_ar
     for (number, state, params, values), (n, s, p, v) in found:
         assert (number, state, params, values.keys()) == (n, s, p, v.keys())
         assert [*values.values()] == pytest.approx([*v.values()], rel=1e-4)
+    parents, nested = runs(pooled)
+    names = Counter(run.data.tags["sweep.trial"] for run in nested)
+    assert (len(parents), names) == (1, Counter(expected_runs(outline(pooled))))
+    assert {run.info.status for run in nested} == {"FINISHED"}
 
 
 def test_a_second_signal_leaves_at_once_and_leaves_no_worker(tmp_path: Path, cache: Path) -> None:
@@ -98,12 +105,17 @@ def test_the_tiny_model_has_the_same_losses_in_workers(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SWEEP_CACHE", str(cache))
-    engine = partial(Packed, inputs=tiny_inputs(tmp_path), slots=2, tokens=256)
+    assert_the_same_losses(partial(pool, folder=tmp_path), tmp_path)
+
+
+def assert_the_same_losses(make_backend: Callable[[Callable[[], Engine]], Backend], folder: Path) -> None:
+    """Of the tiny model, in the workers of that backend and in this process."""
+    engine = partial(Packed, inputs=tiny_inputs(folder), slots=2, tokens=256)
     jobs = [
         job(0, 48, trial=str(number), recipe=replace(RECIPE, lora_rank=rank, batch_size=batch))
         for number, (rank, batch) in enumerate([(4, 8), (8, 4), (2, 16), (16, 8), (4, 4)])
     ]
-    with closing(pool(engine, tmp_path)) as backend:
+    with closing(make_backend(engine)) as backend:
         pooled = run_jobs(jobs, backend)
     with closing(Inline(make_engine=engine)) as backend_here:
         here = run_jobs(jobs, backend_here)

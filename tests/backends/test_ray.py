@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from sweep.search.loop import Jobs, run_jobs
 from sweep.types import Backend, Engine, Progress, Report
 from tests.backends.clusters import Cluster, cluster
 from tests.backends.engines import Deadly, Lingering, Noted, Slow, Stillborn, Talking, Together, Unable, noted
+from tests.backends.test_command import assert_the_same_losses
 from tests.backends.test_deaths import assert_as_undisturbed, searched
 from tests.contracts.backend import BackendContract
 from tests.contracts.engine import job
@@ -179,6 +180,38 @@ class TestNodes:
         for record in caplog.records:
             assert re.search(r"with its node|can't be reached any more", record.message)
 
+    def test_a_node_that_freezes_is_done_without_and_changes_nothing_once_it_thaws(
+        self, head: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        second = head.add(cpus=2)
+        nodes = {process.pid for process in psutil.Process(second.pid).children(recursive=True)}
+        frozen: list[psutil.Process] = []
+        workers: list[psutil.Process] = []
+        reports: list[Report] = []
+
+        class Frost:
+            def log(self, event: Progress | Report) -> None:
+                if frozen and caplog.records:
+                    if not reports:
+                        for process in frozen:
+                            # Where one goes on and ends, those below it go, too.
+                            with suppress(psutil.NoSuchProcess):
+                                process.resume()
+                    reports.extend([event] if isinstance(event, Report) else [])
+                elif not frozen and isinstance(event, Progress):
+                    worker = begun_by(tmp_path, event.job)
+                    if nodes & {parent.pid for parent in worker.parents()}:
+                        workers.append(worker)
+                        frozen.extend(head.freeze(second))
+
+        engine = partial(Slow, inputs=synthetic_inputs(tmp_path))
+        study, told = searched(on_ray(engine, tmp_path, workers=3, silent_seconds=5), Frost(), trials=48)
+        assert reports, "it thawed before the end"
+        assert "gave no sign of life for 5 s" in caplog.records[0].message
+        assert_as_undisturbed(study, told, tmp_path)
+        assert psutil.wait_procs(workers, timeout=60)[1] == []
+        head.kill(second)
+
     def test_workers_come_with_a_node(self, head: Cluster, tmp_path: Path) -> None:
         """Asked for while there is no room, as an autoscaler sees it; placed where room comes."""
         added: list[object] = []
@@ -296,6 +329,9 @@ for event in backend.run(Jobs([job(0, 10**6, trial=trial, horizon=10**6) for tri
 
 
 class TestDriver:
+    def test_the_tiny_model_has_the_same_losses_in_workers(self, tmp_path: Path) -> None:
+        assert_the_same_losses(partial(on_ray, folder=tmp_path), tmp_path)
+
     @pytest.mark.parametrize("stopped", [False, True])
     def test_a_killed_driver_leaves_no_worker(self, stopped: bool, tmp_path: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
