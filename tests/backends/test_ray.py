@@ -379,6 +379,20 @@ class TestDriver:
             signal.signal(signal.SIGTERM, before)
         assert states == ["stopped"]
 
+    def test_who_has_another_token_is_not_let_in(self, head: Cluster) -> None:
+        """Asked by Ray itself, in a process that has read no token yet."""
+        strange = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN_PATH"}
+        said = subprocess.run(
+            [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", head.address],
+            env={**strange, "RAY_AUTH_TOKEN": "f" * 64},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert said.returncode != 0
+        assert "Unauthenticated" in said.stderr
+
     def test_an_address_where_no_cluster_is_says_so(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
+from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -32,6 +35,20 @@ def workers_of(driver: int) -> list[psutil.Process]:
     return [process for process in processes_of(driver) if "sweep.backends.worker" in process.cmdline()]
 
 
+def assert_closed(processes: Sequence[psutil.Process]) -> None:
+    """To other machines; and nobody else can read the token."""
+    heard = {
+        ip_address(one.laddr.ip)
+        for process in processes
+        for one in process.net_connections(kind="inet")
+        if one.status == psutil.CONN_LISTEN
+    }
+    assert heard
+    assert [ip for ip in heard if not (getattr(ip, "ipv4_mapped", None) or ip).is_loopback] == []
+    (token,) = {process.environ().get("RAY_AUTH_TOKEN_PATH") for process in processes} - {None}
+    assert stat.S_IMODE(Path(token).stat().st_mode) == 0o600
+
+
 def test_killed_and_interrupted_it_finds_what_one_process_finds(tmp_path: Path) -> None:
     alone, on_ray, cache = tmp_path / "alone", tmp_path / "ray", tmp_path / "cache"
     alone.mkdir()
@@ -40,6 +57,7 @@ def test_killed_and_interrupted_it_finds_what_one_process_finds(tmp_path: Path) 
 
     driver = started(RAY, on_ray, cache)
     wait_for_trials(driver, on_ray, 3)
+    assert_closed(processes_of(driver.pid))
     (first, _) = workers_of(driver.pid)
     first.kill()
     wait_for_trials(driver, on_ray, 6)
