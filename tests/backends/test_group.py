@@ -17,9 +17,9 @@ from sweep.backends.pool import Pool
 from sweep.errors import ModelError
 from sweep.search.loop import Jobs, run_jobs
 from sweep.types import Engine, Progress, Report
+from tests.backends.drivers import children_of, driver
 from tests.backends.engines import AbsentRank, Confiding, CutOff, DeadlyRank, FailingRank, Ranked, noted
 from tests.backends.test_deaths import assert_as_undisturbed, searched, undisturbed
-from tests.backends.test_driver import driver
 from tests.backends.test_pool import pool
 from tests.contracts.engine import job
 from tests.studies import synthetic_inputs
@@ -154,7 +154,8 @@ def test_what_every_worker_would_raise_is_raised_whichever_process_finds_it(tmp_
 
 @pytest.mark.slow
 def test_a_killed_driver_leaves_no_process_not_even_a_stopped_one(tmp_path: Path) -> None:
-    with driver(tmp_path, devices_per_worker=2) as (process, workers):
+    with driver(pool, tmp_path, devices_per_worker=2) as process:
+        workers = children_of(process, 4)
         followers = [one for one in workers if one.ppid() != process.pid]
         assert len(followers) == 2
         followers[0].suspend()
@@ -164,7 +165,8 @@ def test_a_killed_driver_leaves_no_process_not_even_a_stopped_one(tmp_path: Path
 
 
 def test_a_killed_leader_leaves_no_process_not_even_a_stopped_one(tmp_path: Path) -> None:
-    with driver(tmp_path, devices_per_worker=2) as (process, workers):
+    with driver(pool, tmp_path, devices_per_worker=2) as process:
+        workers = children_of(process, 4)
         leader = next(one for one in workers if one.ppid() == process.pid)
         (follower,) = leader.children()
         follower.suspend()

@@ -13,8 +13,8 @@ KEEP_SECONDS = 10.0
 class Metered:
     """Another backend. keep: stores what was spent, unless it did so less than the given seconds ago.
 
-    It is called before each event is handed on, whenever the source is asked what is cancelled, as backends do
-    while they wait for a place to train, and when a run has come to its end.
+    It is called before each event is handed on, whenever the source is asked what is cancelled, as it is
+    while a backend waits for a place to train, and when a run has come to its end.
     """
 
     def __init__(self, backend: Backend, keep: Callable[[float], None]) -> None:
