@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from sweep.backends.devices import visible_gpus
+from sweep.backends.ray import Ray, room_here
 from sweep.config import Config, dump
 from sweep.data.audit.finding import Audited
 from sweep.data.folds import pooled
@@ -167,15 +168,22 @@ def _state_bytes(assembly: Assembly, plan: Plan) -> int:
 
 
 def at_once(config: Config) -> int:
-    """Trials in training at once, at most."""
+    """Trials in training at once, at most: all, on a cluster with as many workers as it has room for."""
+    backend, given = config.backend.cls, config.backend.arguments
     slots = config.engine.arguments.get("slots", 1)
     if slots is None:
         # It brings what trains, which not every engine needs.
         from sweep.engines.packed import MOST_SLOTS
 
         slots = MOST_SLOTS
-    each = cast("int", config.backend.arguments.get("devices_per_worker", 1))
-    workers = config.backend.arguments.get("workers", 1) or max(1, len(visible_gpus()) // each)
+    workers = given.get("workers", 1)
+    if workers is None and issubclass(backend, Ray):
+        if given["address"] is not None:
+            return config.budget.trials
+        gpus, cpus = cast("tuple[float, float]", (given["gpus_per_worker"], given["cpus_per_worker"]))
+        workers = room_here(None, gpus=gpus, cpus=cpus)
+    each = cast("int", given.get("devices_per_worker", 1))
+    workers = workers or max(1, len(visible_gpus()) // each)
     return cast("int", slots) * cast("int", workers)
 
 

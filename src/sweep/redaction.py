@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
@@ -31,10 +32,14 @@ _IN_TEXT = (
     (re.compile(r"(://[^\s/@:\"]*):[^\s\"]*@"), rf"\1:{HIDDEN}@"),
     (re.compile(r"(\bauthorization['\"]?\s*[:=]\s*['\"]?)[^\r\n'\"]+", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(rf"({_NAME}[\w-]*['\"]\s*:\s*['\"])[^'\"]+", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(rf"({_NAME}[^=\s&/]*=)(?:'[^']*'|\"[^\"]*\"|[^&\s]+)", re.IGNORECASE), rf"\1{HIDDEN}"),
+    # Of a dotted key the last part alone: a metric `token_accuracy` has keys, too.
+    (re.compile(rf"({_NAME}[^=\s&/.]*=)(?:'[^']*'|\"[^\"]*\"|[^&\s]+)", re.IGNORECASE), rf"\1{HIDDEN}"),
 )
 # But line ends and tabs: C0, C1, what turns the direction of writing, halves of a character.
 _COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+# What stands before a secret is no part of its word: nothing, or a line end or tab that is spelled out.
+_BEGINS, _ENDS = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))", r"(?![A-Za-z0-9])"
 
 # What the configuration holds beside the environment, for as long as the process lives.
 _remembered: set[str] = set()
@@ -56,7 +61,7 @@ def redact(value: Any) -> Any:
         value = pattern.sub(replacement, value)
     found = {secret for secret in (*_remembered, *_of_environment()) if secret in value}
     for secret in sorted(found, key=len, reverse=True):
-        value = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", HIDDEN, value)
+        value = re.sub(f"{_BEGINS}{re.escape(secret)}{_ENDS}", HIDDEN, value)
     return value
 
 
@@ -80,9 +85,22 @@ def remember(value: object, key: str = "", *, secret: bool = False) -> None:
     elif isinstance(value, list | tuple):
         for inner in value:
             remember(inner, key, secret=secret)
-    elif isinstance(value, str):
-        whole = (value,) if _is_secret(key, value, secret=secret) else ()
-        _remembered.update(word for word in (*whole, *_of_address(value)) if len(word) >= _LEAST_LENGTH)
+    elif isinstance(value, str | int | float):
+        whole = (str(value),) if _is_secret(key, value, secret=secret) else ()
+        of_address = _of_address(value) if isinstance(value, str) else ()
+        for word in (*whole, *of_address):
+            _remembered.update(_forms(word))
+
+
+def known_in(pickled: bytes) -> frozenset[str]:
+    """The secrets known here that a pickled value spells out; who reads it must know them, and no others."""
+    known = (*_remembered, *_of_environment())
+    return frozenset(word for word in known if word.encode(errors="surrogatepass") in pickled)
+
+
+def remember_words(secrets: Iterable[str]) -> None:
+    """Hide these from now on, which another process knew."""
+    _remembered.update(secrets)
 
 
 def printable(text: str) -> str:
@@ -107,8 +125,15 @@ def _is_secret(key: str, value: object, *, secret: bool) -> bool:
 def _of_environment() -> Iterator[str]:
     for name, value in os.environ.items():
         for word in (value,) if _is_secret_variable(name) else tuple(_of_address(value)):
-            if len(word) >= _LEAST_LENGTH:
-                yield from (word, quote(word, safe=""), quote_plus(word))
+            for form in _forms(word):
+                yield from (form, quote(form, safe=""), quote_plus(form))
+
+
+def _forms(word: str) -> Iterator[str]:
+    """The secret without the line end that files give it, and as texts show one that has line ends inside."""
+    bare = word.strip()
+    if len(bare) >= _LEAST_LENGTH:
+        yield from {bare, bare.encode("unicode_escape").decode(), json.dumps(bare)[1:-1]}
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -27,16 +28,20 @@ LOOPBACK = {
 
 
 class Cluster:
-    """A head node and others that join it; `environment` lets a driver in."""
+    """A head node and others that join it; `environment` lets a driver in.
 
-    def __init__(self, folder: Path) -> None:
+    host: the last number of the head's address; 1 only where Ray was told not to replace that.
+    """
+
+    def __init__(self, folder: Path, *, host: int = 2) -> None:
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text("0123456789abcdef" * 4)
         self._folder = folder
+        self._host = host
         self._nodes: list[subprocess.Popen[bytes]] = []
-        with socket.create_server(("127.0.0.2", 0)) as free:
-            self.address = f"127.0.0.2:{free.getsockname()[1]}"
+        with socket.create_server((f"127.0.0.{host}", 0)) as free:
+            self.address = f"127.0.0.{host}:{free.getsockname()[1]}"
         self.environment: Mapping[str, str] = {
             **LOOPBACK,
             "RAY_AUTH_TOKEN_PATH": str(token),
@@ -44,15 +49,15 @@ class Cluster:
         }
 
     def add(
-        self, *, cpus: int, gpus: int = 0, environment: Mapping[str, str] | None = None
+        self, *options: str, cpus: int, gpus: int = 0, environment: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         """Another node, the head at first; it is there. environment: what its own differs in."""
-        # 127.0.0.1 would be replaced by the machine's outer address.
-        ip = f"127.0.0.{2 + len(self._nodes)}"
+        ip = f"127.0.0.{self._host + len(self._nodes)}"
         port = self.address.partition(":")[2]
         role = ["--address", self.address]
         if not self._nodes:
             role = ["--head", "--port", port, "--include-dashboard=false", "--temp-dir", str(self._folder)]
+            role += options
         told = self._folder / f"node-{len(self._nodes)}.log"
         with told.open("wb") as log:
             node = subprocess.Popen(
@@ -73,6 +78,33 @@ class Cluster:
             assert node.poll() is None, told.read_text()
             time.sleep(0.05)
         return node
+
+    def grow(self, *, most: int) -> None:
+        """The head, without a core, and an autoscaler that starts nodes of one core, so many at most."""
+        provider = {"type": "fake_multinode", "gcs_address": self.address, "use_node_id_as_ip": True}
+        resources = {"CPU": 1, "object_store_memory": 80 * 2**20}
+        nodes = {"resources": resources, "node_config": {}, "min_workers": 0, "max_workers": most}
+        head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
+        told = self._folder / "autoscaler.json"
+        told.write_text(
+            json.dumps(
+                {
+                    "cluster_name": "growing",
+                    "max_workers": most,
+                    "upscaling_speed": most,
+                    "idle_timeout_minutes": 0.05,
+                    "provider": provider,
+                    "available_node_types": {"ray.head.default": head, "one_core": nodes},
+                    "head_node_type": "ray.head.default",
+                    # Of no use to nodes that are processes, but looked up.
+                    **{key: {} for key in ("auth", "file_mounts")},
+                    **{key: [] for key in ("cluster_synced_files", "initialization_commands")},
+                    **{f"{key}_commands": [] for key in ("setup", "worker_setup", "worker_start_ray")},
+                }
+            )
+        )
+        once_a_second = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        self.add("--autoscaling-config", str(told), cpus=0, environment=once_a_second)
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """All of the node's processes at once, workers included, as when the power fails."""
@@ -97,11 +129,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
+def cluster(*, host: int = 2) -> Iterator[Cluster]:
     """One without nodes yet."""
     # Not below pytest's folder: sockets lie in it, whose paths may not be long.
     with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        made = Cluster(Path(folder))
+        made = Cluster(Path(folder), host=host)
         try:
             yield made
         finally:

@@ -220,7 +220,7 @@ class Broken(Noted):
 
 
 class Unable(Noted):
-    """In a worker of this name, or on a node whose environment says so, finds no model once others train."""
+    """In a worker of this name, or on a node whose environment says so, can't load once others train."""
 
     def __init__(self, *, inputs: Inputs, worker: str = "", error: Exception) -> None:
         super().__init__(inputs=inputs)
@@ -271,6 +271,21 @@ class Ranked(Slow):
             if isinstance(event, Report):
                 self.note("ended", f"{job.id} {event.state} {event.examples_seen}")
             yield event
+
+
+class Confiding(Ranked):
+    """Tells a word that it was given: its log and the driver, by a warning, a report and an error."""
+
+    def __init__(self, *, inputs: Inputs, word: str) -> None:
+        self.word = word
+        logging.getLogger("sweep.engines").warning("rank %s was given %s", this_rank().number, word)
+        super().__init__(inputs=inputs)
+
+    def _train(self, job: Job, source: Source) -> Iterator[Progress | Report]:
+        self.note("begun", f"{job.id} {os.getpid()}")
+        if job.trial.id == "last":
+            raise LookupError(f"no access with {self.word}")
+        yield self._report(job, state="stopped", examples=job.start, error=f"asked with {self.word}")
 
 
 class DeadlyRank(Ranked):

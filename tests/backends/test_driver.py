@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,69 +14,26 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sweep.paths import packaged_root
 from sweep.search.loop import Jobs, run_jobs
 from sweep.types import Asking, Prompt, Report
+from tests.backends.drivers import children_of, driver
 from tests.backends.engines import Noted, Slow, Talking, noted
 from tests.backends.test_pool import pool
 from tests.contracts.engine import job
 from tests.studies import synthetic_inputs
 
-DRIVER = """
-import sys
-from functools import partial
-from pathlib import Path
-
-from sweep.search.loop import Jobs
-from tests.backends.engines import Slow
-from tests.backends.test_pool import pool
-from tests.contracts.engine import job
-from tests.studies import synthetic_inputs
-
-folder = Path(sys.argv[1])
-engine = partial(Slow, inputs=synthetic_inputs(folder))
-backend = pool(engine, folder, devices_per_worker=int(sys.argv[2]))
-waited_for = {"a", "b"}
-for event in backend.run(Jobs([job(0, 10**6, trial=trial, horizon=10**6) for trial in waited_for])):
-    if event.trial in waited_for:
-        waited_for.remove(event.trial)
-        if not waited_for:
-            print("both run", flush=True)
-"""
-
-
-@contextmanager
-def driver(
-    folder: Path, *, devices_per_worker: int = 1
-) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
-    """A driver in a process of its own, and the processes of its two workers, in the middle of a job."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder), str(devices_per_worker)],
-        cwd=packaged_root(),
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "both run\n"
-        mine = psutil.Process(process.pid).children(recursive=True)
-        assert len(mine) == 2 * devices_per_worker
-        try:
-            yield process, mine
-        finally:
-            process.kill()
-
 
 def test_a_killed_driver_leaves_no_worker(tmp_path: Path) -> None:
-    with driver(tmp_path) as (process, workers):
+    with driver(pool, tmp_path) as process:
+        workers = children_of(process, 2)
         process.kill()
         _, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == []
 
 
 def test_a_killed_driver_leaves_no_stopped_worker(tmp_path: Path) -> None:
-    with driver(tmp_path) as (process, workers):
+    with driver(pool, tmp_path) as process:
+        workers = children_of(process, 2)
         workers[0].suspend()
         process.kill()
         _, alive = psutil.wait_procs(workers, timeout=30)

@@ -11,14 +11,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sweep import redaction
 from sweep.backends import devices
 from sweep.backends.pool import Pool
 from sweep.errors import ModelError
 from sweep.search.loop import Jobs, run_jobs
-from sweep.types import Engine, Progress
-from tests.backends.engines import AbsentRank, CutOff, DeadlyRank, FailingRank, Ranked, noted
+from sweep.types import Engine, Progress, Report
+from tests.backends.drivers import children_of, driver
+from tests.backends.engines import AbsentRank, Confiding, CutOff, DeadlyRank, FailingRank, Ranked, noted
 from tests.backends.test_deaths import assert_as_undisturbed, searched, undisturbed
-from tests.backends.test_driver import driver
 from tests.backends.test_pool import pool
 from tests.contracts.engine import job
 from tests.studies import synthetic_inputs
@@ -54,6 +55,28 @@ def test_all_processes_take_every_job_and_one_report_of_each_is_heard(tmp_path: 
 
 
 @pytest.mark.slow
+def test_no_process_tells_what_the_driver_knows_to_be_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redaction, "_remembered", set())
+    redaction.remember({"api_key": "planted-word"})
+    engine = partial(Confiding, inputs=synthetic_inputs(tmp_path), word="planted-word")
+    told: list[str | None] = []
+    with closing(pool(engine, tmp_path, workers=1, devices_per_worker=2, deaths=1)) as backend:
+        for event in backend.run(Jobs([job(trial="a"), job(trial="last")])):
+            assert isinstance(event, Report)
+            told.append(event.error)
+    log = (tmp_path / "workers" / "0.log").read_text()
+    for rank in (0, 1):
+        assert f"rank {rank} was given ***" in log
+    assert "LookupError: no access with ***" in log
+    assert told[0] == "asked with ***"
+    assert "LookupError: no access with ***" in str(told[1])
+    warned = "\n".join(record.getMessage() for record in caplog.records)
+    assert "worker 0: rank 0 was given ***" in warned
+    assert "planted-word" not in f"{log}{told}{warned}"
+
+
 def test_each_process_sees_its_own_gpu_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(devices, "_installed", lambda: 4)
@@ -131,7 +154,8 @@ def test_what_every_worker_would_raise_is_raised_whichever_process_finds_it(tmp_
 
 @pytest.mark.slow
 def test_a_killed_driver_leaves_no_process_not_even_a_stopped_one(tmp_path: Path) -> None:
-    with driver(tmp_path, devices_per_worker=2) as (process, workers):
+    with driver(pool, tmp_path, devices_per_worker=2) as process:
+        workers = children_of(process, 4)
         followers = [one for one in workers if one.ppid() != process.pid]
         assert len(followers) == 2
         followers[0].suspend()
@@ -141,7 +165,8 @@ def test_a_killed_driver_leaves_no_process_not_even_a_stopped_one(tmp_path: Path
 
 
 def test_a_killed_leader_leaves_no_process_not_even_a_stopped_one(tmp_path: Path) -> None:
-    with driver(tmp_path, devices_per_worker=2) as (process, workers):
+    with driver(pool, tmp_path, devices_per_worker=2) as process:
+        workers = children_of(process, 4)
         leader = next(one for one in workers if one.ppid() == process.pid)
         (follower,) = leader.children()
         follower.suspend()

@@ -20,10 +20,10 @@ import pytest
 from sweep.backends import ray as ray_backend
 from sweep.backends.ray import Ray
 from sweep.errors import ConfigError, ModelError
-from sweep.paths import packaged_root
 from sweep.search.loop import Jobs, run_jobs
 from sweep.types import Backend, Engine, Progress, Report
 from tests.backends.clusters import Cluster, cluster
+from tests.backends.drivers import driver
 from tests.backends.engines import Deadly, Lingering, Noted, Slow, Stillborn, Talking, Together, Unable, noted
 from tests.backends.test_command import assert_the_same_losses
 from tests.backends.test_deaths import assert_as_undisturbed, searched
@@ -306,44 +306,13 @@ class TestNodes:
         assert "takes 1 CPUs and 5 GPUs" in record.message
 
 
-DRIVER = """
-import sys
-from functools import partial
-from pathlib import Path
-
-from sweep.search.loop import Jobs
-from tests.backends.engines import Slow
-from tests.backends.test_ray import on_ray
-from tests.contracts.engine import job
-from tests.studies import synthetic_inputs
-
-folder = Path(sys.argv[1])
-backend = on_ray(partial(Slow, inputs=synthetic_inputs(folder)), folder)
-waited_for = {"a", "b"}
-for event in backend.run(Jobs([job(0, 10**6, trial=trial, horizon=10**6) for trial in waited_for])):
-    if event.trial in waited_for:
-        waited_for.remove(event.trial)
-        if not waited_for:
-            print("both run", flush=True)
-"""
-
-
 class TestDriver:
     def test_the_tiny_model_has_the_same_losses_in_workers(self, tmp_path: Path) -> None:
         assert_the_same_losses(partial(on_ray, folder=tmp_path), tmp_path)
 
     @pytest.mark.parametrize("stopped", [False, True])
     def test_a_killed_driver_leaves_no_worker(self, stopped: bool, tmp_path: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        with subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(tmp_path)],
-            cwd=packaged_root(),
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "both run\n"
+        with driver(on_ray, tmp_path) as process:
             workers = [begun_by(tmp_path, f"{trial}@1000000") for trial in "ab"]
             if stopped:
                 workers[0].suspend()

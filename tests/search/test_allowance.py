@@ -24,7 +24,7 @@ from sweep.search.loop import Jobs, run_jobs, search
 from sweep.search.scheduler import Full
 from sweep.search.stored import read_study
 from sweep.search.study import Study
-from sweep.types import Progress, Report, Source
+from sweep.types import Capacity, Job, Progress, Report, Source
 from tests.backends.engines import Noted
 from tests.backends.test_pool import pool
 from tests.contracts.engine import job
@@ -220,6 +220,12 @@ class TestSearch:
         assert study.seconds_left == 1000.0, "as if there was one again"
         assert study.spent == (2130.0, 1880.0), "and none is paid for"
 
+    def test_the_time_until_a_device_comes_is_not_paid_for(self, tmp_path: Path) -> None:
+        clock, held = Clock(), list[int]()
+        study = open_study(trials=1, scheduler=Full(), clock=clock, devices=held)
+        search(study, Metered(_Late(tmp_path, clock, held), study.keep_spent), [])
+        assert study.spent == (3600.0 + 2.0, 8 * 2.0)
+
     def test_of_several_workers_each_is_paid_for_busy_or_idle(self, tmp_path: Path) -> None:
         ticks = itertools.count()
         storage = InMemoryStorage()
@@ -250,10 +256,33 @@ def test_jobs_outside_the_search_remind_of_what_was_spent(tmp_path: Path) -> Non
     kept: list[float] = []
     backend = Metered(_Here(Synthetic(inputs=synthetic_inputs(tmp_path), noise=0.01)), kept.append)
     run_jobs([job(0, 24)], backend)
-    assert kept == [KEEP_SECONDS] * 4 + [0.0], "three steps and a report, then the end"
+    assert kept == [KEEP_SECONDS] * 7 + [0.0], "before and after three steps, a report, then the end"
     backend.close()
-    assert len(kept) == 5
+    assert len(kept) == 8
     assert list(backend.run(Jobs([]))) == []
+
+
+class _Late:
+    """Eight devices, an hour after there was a job; a second later it trains, and takes a second."""
+
+    def __init__(self, folder: Path, clock: Clock, held: list[int]) -> None:
+        self.engine = Synthetic(inputs=synthetic_inputs(folder), noise=0.01)
+        self.clock, self.devices = clock, held
+
+    def run(self, source: Source) -> Iterator[Progress | Report]:
+        job = source.next(Capacity())
+        assert isinstance(job, Job)
+        for _ in range(3600):
+            self.clock.now += 1
+            source.cancelled()
+        self.devices.append(8)
+        self.clock.now += 1
+        *_, report = self.engine.run(Jobs([job]))
+        self.clock.now += 1
+        yield report
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class _Here:

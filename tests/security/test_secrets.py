@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import sweep.redaction as redaction
 from sweep.__main__ import sweep
 from sweep.commands import run_command, run_reader
 from sweep.composition import compose_plain
-from sweep.redaction import HIDDEN, hidden, printable, redact, remember
+from sweep.redaction import HIDDEN, hidden, known_in, printable, redact, remember
 from sweep.search.storage import open_stored
 from sweep.search.stored import read_study
 from sweep.status import status
@@ -231,6 +233,9 @@ class TestConfiguration:
             ('{"Authorization": "Basic bWU6"}', '{"Authorization": "***"}'),
             ("Authorization: Bearer word\nmore", "Authorization: ***\nmore"),
             ("data.max_tokens=8, 3 tokens", "data.max_tokens=8, 3 tokens"),
+            ("+metric.token_accuracy._target_=a.B", "+metric.token_accuracy._target_=a.B"),
+            ("+metric.token_accuracy.rows=3", "+metric.token_accuracy.rows=3"),
+            ("sampler.credentials.api_key=word", "sampler.credentials.api_key=***"),
         ],
     )
     def test_secrets_are_known_by_where_they_stand(self, text: str, safe: str) -> None:
@@ -249,6 +254,37 @@ class TestConfiguration:
             assert redact(f"got {secret!r}, sorry") == f"got {HIDDEN!r}, sorry"
         kept = "sweep in /home/me/token is planted, and hf_plantedplantedplantedX is another"
         assert redact(kept) == kept
+
+    @pytest.mark.parametrize("number", [123456, 98765.25])
+    def test_a_number_is_a_secret_like_any_other(self, number: float) -> None:
+        remember({"sampler": {"password": number}, "engine": {"max_tokens": 654321}})
+        kept = "of 654321 tokens, 1234567 and 0123456"
+        assert redact(f"refused {number}, {kept}") == f"refused {HIDDEN}, {kept}"
+
+    def test_line_ends_that_are_spelled_out_are_no_part_of_a_word(self) -> None:
+        remember({"api_key": "plantedword"})
+        lines = "key:\nplantedword\nand\tplantedword\r\n"
+        assert redact(repr(lines)) == repr(lines.replace("plantedword", HIDDEN))
+        assert redact("nplantedword") == "nplantedword"
+
+    def test_a_secret_is_known_without_its_line_end_and_with_those_inside(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MY_TOKEN", "plantedtoken\n")
+        secret = "-----BEGIN-----\nplanted\n-----END-----\n"
+        remember({"private_key": secret})
+        assert redact("got plantedtoken") == f"got {HIDDEN}"
+        for shown in (secret, repr(secret), json.dumps(secret)):
+            assert "planted" not in redact(f"got {shown}")
+
+    def test_who_reads_a_value_is_told_the_secrets_that_are_in_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MY_TOKEN", "planted-token")
+        remember({"api_key": "planted-key", "storage": "postgresql://me:planted-word@host"})
+        assert known_in(pickle.dumps({"a": ["planted-key"]})) == {"planted-key"}
+        assert known_in(pickle.dumps("planted-token")) == {"planted-token"}
+        assert known_in(pickle.dumps("plantedkey")) == frozenset()
 
     def test_a_value_within_a_word_is_that_word(self) -> None:
         remember("postgresql://me:postgres@host")

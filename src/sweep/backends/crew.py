@@ -15,6 +15,7 @@ from typing import Any
 from sweep.backends.messages import Raised, Setting, Warned
 from sweep.backends.seat import Seat
 from sweep.errors import TrainingError
+from sweep.redaction import known_in
 from sweep.schema import require
 from sweep.types import Capacity, Done, Engine, Job, Progress, Report, ReportState, Source, Wait
 
@@ -171,8 +172,15 @@ class Crew(ABC):
 
     @property
     def _setting(self) -> bytes:
-        # A fourth, so that one late sign is no silence.
-        return pickle.dumps(Setting(make_engine=self._make_engine, sign_seconds=self._silent_seconds / 4))
+        make_engine = pickle.dumps(self._make_engine)
+        return pickle.dumps(
+            Setting(
+                make_engine=make_engine,
+                secrets=known_in(make_engine),
+                # A fourth, so that one late sign is no silence.
+                sign_seconds=self._silent_seconds / 4,
+            )
+        )
 
     # Listening
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sweep.errors import SweepError
-from sweep.types import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The first thing that a worker is told. sign_seconds: how often it has to give a sign of life."""
+    """The first thing that a worker is told. sign_seconds: how often it has to give a sign of life.
 
-    make_engine: Callable[[], Engine]
+    make_engine: what makes its engine, pickled. secrets: that are in there, known before it is read.
+    """
+
+    make_engine: bytes
+    secrets: frozenset[str]
     sign_seconds: float
 
 

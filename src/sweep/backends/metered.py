@@ -1,10 +1,10 @@
-"""A backend whose events remind the driver to store what it has spent, whatever stage they belong to."""
+"""A backend that reminds the driver to store what it has spent, whatever stage it works for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from sweep.types import Backend, Progress, Report, Source
+from sweep.types import Backend, Capacity, Done, Job, Progress, Report, Source, Wait
 
 # Storing it is a transaction of its own; a kill loses what was spent since.
 KEEP_SECONDS = 10.0
@@ -13,7 +13,8 @@ KEEP_SECONDS = 10.0
 class Metered:
     """Another backend. keep: stores what was spent, unless it did so less than the given seconds ago.
 
-    It is called before each event is handed on and when a run has come to its end.
+    It is called before each event is handed on, whenever the source is asked what is cancelled, as it is
+    while a backend waits for a place to train, and when a run has come to its end.
     """
 
     def __init__(self, backend: Backend, keep: Callable[[float], None]) -> None:
@@ -25,10 +26,25 @@ class Metered:
         return self._backend.devices
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
-        for event in self._backend.run(source):
+        for event in self._backend.run(_Watched(source, self._keep)):
             self._keep(KEEP_SECONDS)
             yield event
         self._keep(0.0)
 
     def close(self) -> None:
         self._backend.close()
+
+
+class _Watched:
+    """A source. Devices come between events, too: they were not held for all the time since the last one."""
+
+    def __init__(self, source: Source, keep: Callable[[float], None]) -> None:
+        self._source = source
+        self._keep = keep
+
+    def next(self, capacity: Capacity) -> Job | Wait | Done:
+        return self._source.next(capacity)
+
+    def cancelled(self) -> frozenset[str]:
+        self._keep(KEEP_SECONDS)
+        return self._source.cancelled()

@@ -20,14 +20,15 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 from sweep.backends.group import Following, Leading, Speaker, start_followers
 from sweep.backends.messages import Cancel, Raised, Setting, Sign, Warned
 from sweep.errors import SweepError
 from sweep.ranks import this_rank
-from sweep.redaction import Printable, printable
-from sweep.types import Capacity, Done, Job, Report, Wait
+from sweep.redaction import Printable, printable, redact, remember_words
+from sweep.types import Capacity, Done, Engine, Job, Report, Wait
 
 _TRACE_LINES = 6
 
@@ -68,6 +69,8 @@ class Driver:
         """Send it, soon and in order; this does not wait for a driver that is busy."""
         if isinstance(message, Report):
             _logger.info("%s ends after %s examples: %s", message.job, message.examples_seen, message.state)
+            # The environment of a node holds secrets that the driver does not know.
+            message = replace(message, error=redact(message.error))
         self._said.put(pickle.dumps(message))
         self._told_at = time.monotonic()
 
@@ -102,16 +105,17 @@ class _Warnings(logging.Handler):
         self._driver = driver
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._driver.tell(Warned(record.name, record.levelno, record.getMessage()))
+        self._driver.tell(Warned(record.name, record.levelno, redact(record.getMessage())))
 
 
 def work(name: str, link: Connection) -> int:
     """Train what the driver hands out until it says that it is done; the exit code."""
     told = link.recv_bytes()
     rank = this_rank()
-    # Before the setting is read, which brings torch.
+    # Before the engine is read, which brings torch.
     followers = start_followers(name, told) if rank.first and rank.count > 1 else {}
     setting: Setting = pickle.loads(told)
+    remember_words(setting.secrets)
     source: Speaker
     if rank.first:
         driver = Driver(link, sign_seconds=setting.sign_seconds)
@@ -120,7 +124,7 @@ def work(name: str, link: Connection) -> int:
     else:
         source = Following(link)
     try:
-        engine = setting.make_engine()
+        engine: Engine = pickle.loads(setting.make_engine)()
         for event in engine.run(source):
             source.tell(event)
         engine.close()
@@ -138,7 +142,9 @@ def _raised(error: Exception) -> Raised:
     trace = "\n".join(traceback.format_exc().rstrip().splitlines()[-_TRACE_LINES:])
     # Classes that others derived may not survive the way.
     known = type(error).__module__ in (SweepError.__module__, OSError.__module__)
-    return Raised(error if known and isinstance(error, SweepError | OSError) else None, trace)
+    if isinstance(error, SweepError) and known:
+        return Raised(type(error)(redact(str(error))), redact(trace))
+    return Raised(error if isinstance(error, OSError) and known else None, redact(trace))
 
 
 if __name__ == "__main__":
