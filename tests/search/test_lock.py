@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -38,6 +39,18 @@ with only_writer(open_storage(sys.argv[1]), "mine"):
 """
 
 
+OTHER = """
+import sys
+from pathlib import Path
+
+from tests.search.test_outage import driven
+from tests.studies import open_study, run_study, synthetic_engine
+
+with driven(sys.argv[1]) as storage:
+    run_study(open_study(storage), synthetic_engine(Path(sys.argv[2])))
+"""
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
     with running() as server:
@@ -52,13 +65,18 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.create(request.node.name)
 
 
+def environment() -> dict[str, str]:
+    """Of a driver in a process of its own."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(packaged_root()), *sys.path])}
+
+
 @contextmanager
 def another_driver(url: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that drives the study `mine`, from a folder of its own."""
     folder.mkdir()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packaged_root()), *sys.path])}
-    command = [sys.executable, "-c", DRIVER, url]
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, url], cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "drives\n"
         try:
@@ -154,6 +172,41 @@ def test_a_driver_that_lost_its_study_in_an_outage_stops(
     theirs.__exit__(None, None, None)
 
 
+@pytest.mark.parametrize("reports", [2, 7, 14])
+def test_a_driver_whose_study_another_drove_in_an_outage_stops(
+    server: Postgres, tmp_path: Path, opened: Opened, reports: int
+) -> None:
+    """It came, went through with the search and left: nothing is locked, but what the first knows is old."""
+    url = server.create(f"driven_{reports}")
+    theirs: list[tuple[list[str], dict[str, Any]]] = []
+
+    def kept(storage: BaseStorage) -> tuple[list[str], dict[str, Any]]:
+        study = storage.get_study_id_from_name(PLAN.name)
+        return outline(storage), storage.get_study_user_attrs(study)
+
+    def drive() -> None:
+        server.restart()
+        command = [sys.executable, "-c", OTHER, url, str(tmp_path)]
+        subprocess.run(command, env=environment(), check=True)
+        theirs.append(kept(opened(url)))
+
+    mine = opened(url)
+    with only_writer(mine, PLAN.name):
+        study = open_study(Patient(mine, minutes=10))
+        with pytest.raises(StudyError) as refusal:
+            run_study(study, synthetic_engine(tmp_path), At(reports, drive))
+        with pytest.raises(StudyError, match="was driven by process"):
+            study.note("late", 1)
+    said = str(refusal.value)
+    assert said.startswith(f"The study '{PLAN.name}' was driven by process ")
+    assert ME not in said
+    assert "Start the same command again" in said
+    assert kept(opened(url)) == theirs[0]
+    assert theirs[0][0] == undisturbed(tmp_path)
+    with only_writer(again := opened(url), PLAN.name):
+        open_study(again)
+
+
 def test_a_session_that_the_server_ended_is_taken_up_again(
     server: Postgres, tmp_path: Path, opened: Opened
 ) -> None:
@@ -162,7 +215,8 @@ def test_a_session_that_the_server_ended_is_taken_up_again(
     storage = opened(url)
     with only_writer(storage, PLAN.name):
         study = open_study(Patient(storage, minutes=10))
-        run_study(study, synthetic_engine(tmp_path), At(7, lambda: server.query(ending)))
+        twice = [At(reports, lambda: server.query(ending)) for reports in (7, 12)]
+        run_study(study, synthetic_engine(tmp_path), *twice)
         assert writer_of(opened(url), PLAN.name) == ME
         assert outline(storage) == undisturbed(tmp_path)
 
