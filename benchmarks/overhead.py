@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
 import json
-import math
 import os
 import platform
 import random
@@ -24,8 +22,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -37,22 +36,20 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from rich.console import Console
 
+from driver import Instant, board, tracker, tracking
 from jobs import RECIPE as SHARED
 from sweep.backends.inline import Inline
 from sweep.engines import checkpoint, synthetic
 from sweep.evaluation.metrics import HardRows, Perplexity
-from sweep.reporting.live import Scoreboard
 from sweep.search.loop import search
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Asha
 from sweep.search.space import Space
 from sweep.search.storage import open_storage
 from sweep.search.study import Study
-from sweep.tracking.mlflow import SweepRecord, Tracker, Tracking
 from sweep.tracking.store import connect
-from sweep.types import Capacity, Done, Job, Progress, Report, RowLoss, Source, View
+from sweep.types import View
 
 TRIALS = 48
 REPEATS = 3
@@ -86,17 +83,6 @@ PLAN = Plan(
     fingerprint={},
     metrics={"perplexity": Perplexity(), "hard_rows": HardRows(share=0.1)},
 )
-RECORD = SweepRecord(
-    name="overhead",
-    fingerprint="a",
-    params=asdict(RECIPE),
-    composed_config="",
-    git_commit=None,
-    data_name="none",
-    data_source="none",
-    data_fingerprint="a",
-    rows_by_split={"train": 288},
-)
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),
     "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=6, group=True),
@@ -121,44 +107,6 @@ CASES = (
 )
 
 
-class Instant:
-    """An engine that trains nothing: `STEPS` steps and one report per job, no checkpoint."""
-
-    def run(self, source: Source) -> Iterator[Progress | Report]:
-        """Jobs as they come, one at a time."""
-        while not isinstance(job := source.next(Capacity()), Done):
-            assert isinstance(job, Job), "one slot never waits"
-            yield from self._train(job)
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def _train(self, job: Job) -> Iterator[Progress | Report]:
-        value = synthetic.loss(job.trial.recipe, job.stop)
-        for step in range(1, STEPS + 1):
-            yield Progress(
-                job=job.id,
-                trial=job.trial.id,
-                examples_seen=job.stop - STEPS + step,
-                train_loss=value,
-                gradient_norm=1.0,
-                learning_rate=job.trial.recipe.learning_rate,
-                tokens=64,
-            )
-        yield Report(
-            job=job.id,
-            trial=job.trial.id,
-            attempt=job.attempt,
-            examples_seen=job.stop,
-            state="reached",
-            validation_loss=value,
-            rows=tuple(RowLoss(str(row), value * 8, 8) for row in range(24)),
-            seconds=1.0,
-            tokens=64 * STEPS,
-            ended_ms=time.time_ns() // 1_000_000,
-        )
-
-
 def ours(case: Case, folder: Path, trials: int) -> dict[str, float]:
     """From the first ask until every run agrees with its trial."""
     study = Study(
@@ -167,19 +115,11 @@ def ours(case: Case, folder: Path, trials: int) -> dict[str, float]:
         sampler=SAMPLERS[case.sampler],
         scheduler=SCHEDULER,
     )
-    # What prints a line per report, as where there is no terminal.
-    board = Scoreboard(
-        Console(file=io.StringIO()),
-        standings=study.standings,
-        names=study.plan.space.names,
-        trials=study.plan.trials,
-        examples=study.expected_examples,
-        seconds_left=lambda: math.inf,
-    )
     trackers = [] if case.tracking == "off" else [tracker(folder, study)]
+    shown = board(study)
 
     def whole() -> int:
-        search(study, Inline(make_engine=Instant), [*trackers, board])
+        search(study, Inline(make_engine=lambda: Instant(steps=STEPS, rows=24)), [*trackers, shown])
         for each in trackers:
             each.finish("FINISHED")
         return sum(len(standing.reports) for standing in study.standings)
@@ -197,20 +137,31 @@ def by_hand(case: Case, folder: Path, trials: int) -> dict[str, float]:
     ladder = SCHEDULER.ladder(PLAN.horizon(RECIPE.epochs), PLAN.unit)
 
     def whole() -> int:
-        reports = 0
-        for _ in range(trials):
-            trial = study.ask(dict(SPACE.distributions()))
-            recipe = SPACE.drawn(lambda name, _, drawn=trial.params: drawn[name], RECIPE)
-            for rung in ladder:
-                value = synthetic.loss(recipe, rung)
-                trial.report(value, rung)
-                reports += 1
-                if worse := trial.should_prune():
-                    break
-            study.tell(trial, None if worse else value, TrialState.PRUNED if worse else None)
-        return reports
+        return sum(trial_by_hand(study, ladder) for _ in range(trials))
 
     return cost(whole)
+
+
+def trial_by_hand(
+    study: optuna.Study,
+    ladder: Sequence[int],
+    spent_on: Callable[[str], AbstractContextManager[None]] = nullcontext,
+) -> int:
+    """How often the next trial reports. spent_on: is entered, with its name, for each call of Optuna's."""
+    with spent_on("ask"):
+        trial = study.ask(dict(SPACE.distributions()))
+    recipe = SPACE.drawn(lambda name, _, drawn=trial.params: drawn[name], RECIPE)
+    for rung in ladder:
+        value = synthetic.loss(recipe, rung)
+        with spent_on("report"):
+            trial.report(value, rung)
+        with spent_on("should_prune"):
+            worse = trial.should_prune()
+        if worse:
+            break
+    with spent_on("tell"):
+        study.tell(trial, None if worse else value, TrialState.PRUNED if worse else None)
+    return ladder.index(rung) + 1
 
 
 def storage_of(case: Case, folder: Path) -> BaseStorage:
@@ -230,16 +181,6 @@ def cost(whole: Callable[[], int]) -> dict[str, float]:
     spent, used = time.perf_counter() - begun, time.process_time() - processor
     found = {"milliseconds_per_report": spent, "processor": used}
     return {"reports": reports} | {name: seconds * 1000 / reports for name, seconds in found.items()}
-
-
-def tracker(folder: Path, study: Study) -> Tracker:
-    """What writes into the store of this folder."""
-    return Tracker(tracking(folder), RECORD, study.standing, folder=folder)
-
-
-def tracking(folder: Path) -> Tracking:
-    """The tracking store in this folder."""
-    return Tracking(uri=f"sqlite:///{folder}/mlflow.db", experiment=RECORD.name, register=False)
 
 
 def verify_milliseconds(folder: Path) -> float:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
 import json
 import math
 import os
@@ -43,16 +42,15 @@ from optuna.pruners import MedianPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import get_storage
 from optuna.trial import TrialState, create_trial
-from rich.console import Console
 
+from driver import board, tracker
 from jobs import RESULTS, TINY
-from overhead import PLAN, SCHEDULER, SPACE, tracker
+from overhead import PLAN, SCHEDULER, SPACE, trial_by_hand
 from sweep.backends.simulated import Simulated
 from sweep.data.split import DataSet
 from sweep.engines import synthetic
 from sweep.engines.inputs import Inputs
 from sweep.engines.synthetic import Synthetic
-from sweep.reporting.live import Scoreboard
 from sweep.search.storage import open_storage
 from sweep.search.study import Study
 from sweep.types import Capacity, Done, Job, Observer, Progress, Report, Wait
@@ -262,17 +260,8 @@ def searched(case: Case, folder: Path, trials: int) -> dict[str, Any]:
         workers=WORKERS,
         seconds=lambda job: case.seconds,
     )
-    # What prints a line per report, as where there is no terminal.
-    board = Scoreboard(
-        Console(file=io.StringIO()),
-        standings=study.standings,
-        names=study.plan.space.names,
-        trials=study.plan.trials,
-        examples=study.expected_examples,
-        seconds_left=lambda: math.inf,
-    )
     trackers = [] if case.tracking == "off" else [tracker(folder, study)]
-    driver = Driver(study, [*trackers, board], meter)
+    driver = Driver(study, [*trackers, board(study)], meter)
     stretches = Stretches(case, meter, backend)
     marks = {round(share * trials) for share in MARKS}
     for event in backend.run(driver):
@@ -310,20 +299,7 @@ def by_hand(folder: Path, trials: int) -> list[dict[str, Any]]:
         study.add_trials(past(history - len(study.get_trials(deepcopy=False)), ladder))
         meter, reports = Meter(), 0
         for _ in range(OF_HAND):
-            with meter.spent_on("ask"):
-                trial = study.ask(dict(SPACE.distributions()))
-            recipe = SPACE.drawn(lambda name, _, drawn=trial.params: drawn[name], PLAN.defaults)
-            for rung in ladder:
-                value = synthetic.loss(recipe, rung)
-                reports += 1
-                with meter.spent_on("report"):
-                    trial.report(value, rung)
-                with meter.spent_on("should_prune"):
-                    worse = trial.should_prune()
-                if worse:
-                    break
-            with meter.spent_on("tell"):
-                study.tell(trial, None if worse else value, TrialState.PRUNED if worse else None)
+            reports += trial_by_hand(study, ladder, meter.spent_on)
         parts = {part: round(wall * 1000 / reports, 3) for part, (wall, _) in meter.spent.items()}
         rows.append(
             {

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import functools
 import gzip
-import heapq
 import itertools
 import json
 import math
@@ -34,14 +33,14 @@ import yaml
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 
-from sweep.backends.inline import Inline
+from sweep.backends.simulated import Simulated
 from sweep.search.loop import search
 from sweep.search.plan import Plan
 from sweep.search.scheduler import Asha, Full, Scheduler, TopK
 from sweep.search.space import Space
 from sweep.search.study import Study
 from sweep.targets import Target, read_target
-from sweep.types import Capacity, Done, Job, Progress, Recipe, Report, Source, View, Wait
+from sweep.types import Capacity, Job, Progress, Recipe, Report, Source, View
 
 FOLDER = Path(__file__).parent
 TABLE = FOLDER / "data" / "curves.json.gz"
@@ -129,57 +128,45 @@ class Table:
 
 
 class Replay:
-    """An engine that trains nothing: a job's report is what the table recorded.
+    """An engine that trains nothing: a job's report is what the table recorded. One serves all workers.
 
-    `slots` jobs run side by side, a token of each at a time. Nothing is written for a trial between its
-    rungs, so the study lets every job start at 0; what a trial has trained already is remembered here.
+    Nothing is written for a trial between its rungs, so the study lets every job start at 0; what a trial
+    has trained already is remembered here.
     """
 
-    def __init__(self, table: Table, *, slots: int) -> None:
+    def __init__(self, table: Table) -> None:
         self._table = table
-        self._slots = slots
         self._trained: dict[str, int] = {}
-        self._begun: dict[str, float] = {}
-        self._finished = 0.0
-        self.clock = 0.0
-
-    @property
-    def spent(self) -> float:
-        """Tokens of all slots so far, unfinished jobs included."""
-        return self._finished + sum(self.clock - begun for begun in self._begun.values())
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
-        running: list[tuple[float, int, Report]] = []
-        handed_out = 0
-        while True:
-            while len(running) < self._slots:
-                job = source.next(Capacity(free_slots=self._slots - len(running)))
-                if isinstance(job, Done | Wait):
-                    assert running or isinstance(job, Done), "the study waits for nothing"
-                    break
-                report = self._report(job)
-                self._begun[job.id] = self.clock
-                heapq.heappush(running, (self.clock + report.tokens, handed_out, report))
-                handed_out += 1
-            if not running:
-                return
-            self.clock, _, report = heapq.heappop(running)
-            self._finished += self.clock - self._begun.pop(report.job)
-            yield report
+        while isinstance(job := source.next(Capacity()), Job):
+            yield self._report(job)
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _report(self, job: Job) -> Report:
-        curve = self._table.curve(job.trial.recipe)
+    def tokens(self, job: Job) -> int:
+        """That its report comes after."""
         before = self._trained.get(job.trial.id, 0)
-        reached = job.stop in curve.losses
+        return self._end(job)[1] - before
+
+    def examples(self, job: Job) -> int:
+        """That it has seen then."""
+        return self._end(job)[0]
+
+    def _end(self, job: Job) -> tuple[int, int]:
+        """Examples that it sees, and tokens since its trial's beginning."""
+        curve = self._table.curve(job.trial.recipe)
+        if job.stop in curve.losses:
+            return job.stop, curve.tokens[job.stop] + self._table.evaluation_tokens
+        assert curve.diverged is not None, f"the table has no point at {job.stop} examples"
+        return curve.diverged
+
+    def _report(self, job: Job) -> Report:
+        curve, tokens = self._table.curve(job.trial.recipe), self.tokens(job)
+        examples, reached = self.examples(job), job.stop in curve.losses
         if reached:
-            examples, tokens = job.stop, curve.tokens[job.stop] + self._table.evaluation_tokens
             self._trained[job.trial.id] = curve.tokens[job.stop]
-        else:
-            assert curve.diverged is not None, f"the table has no point at {job.stop} examples"
-            examples, tokens = curve.diverged
         return Report(
             job=job.id,
             trial=job.trial.id,
@@ -187,18 +174,26 @@ class Replay:
             examples_seen=examples,
             state="reached" if reached else "diverged",
             validation_loss=curve.losses.get(job.stop),
-            tokens=tokens - before,
+            tokens=tokens,
             error=None if reached else f"recorded as diverged after {examples} examples",
         )
 
 
 class Trace:
-    """An observer that notes the incumbent's regret after every report."""
+    """An observer that notes the incumbent's regret after every report.
 
-    def __init__(self, table: Table, study: Study, engine: Replay) -> None:
-        self._table, self._study, self._engine = table, study, engine
+    The workers of `backend` take a token of each job at a time, `tokens` of it until it reports.
+    """
+
+    def __init__(self, table: Table, study: Study, *, slots: int) -> None:
+        self._table, self._study, self._engine = table, study, Replay(table)
+        self.backend = Simulated(
+            make_engine=lambda: self._engine, workers=slots, seconds=self._begin, clock=lambda: 0.0
+        )
         # By rung: the lowest loss and whose it is.
         self._best: dict[int, tuple[float, str]] = {}
+        self._begun: dict[str, float] = {}
+        self._finished = 0.0
         self.moments: list[Moment] = []
 
     def log(self, event: Progress | Report) -> None:
@@ -206,7 +201,15 @@ class Trace:
         if event.validation_loss is not None:
             rung, found = event.examples_seen, (event.validation_loss, event.trial)
             self._best[rung] = min(found, self._best.get(rung, found))
-        self.moments.append(Moment(self._engine.spent, self._engine.clock, self._regret()))
+        now = self.backend.now
+        self._finished += now - self._begun.pop(event.job)
+        spent = self._finished + sum(now - begun for begun in self._begun.values())
+        self.moments.append(Moment(spent, now, self._regret()))
+
+    def _begin(self, job: Job) -> float:
+        """Tokens until it would have reached its stop, were it to diverge on its way."""
+        self._begun[job.id] = self.backend.now
+        return self._engine.tokens(job) * job.stop / self._engine.examples(job)
 
     def _regret(self) -> float:
         if not self._best:
@@ -309,9 +312,8 @@ def searched(table: Table, method: Method, *, seed: int, trials: int, slots: int
         scheduler=method.scheduler,
         clock=lambda: 0.0,
     )
-    engine = Replay(table, slots=slots)
-    trace = Trace(table, study, engine)
-    search(study, Inline(make_engine=lambda: engine), [trace])
+    trace = Trace(table, study, slots=slots)
+    search(study, trace.backend, [trace])
     recipes = {standing.trial.recipe for standing in study.standings}
     return Search(moments=trace.moments, distinct=len(recipes))
 

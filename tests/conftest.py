@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
+from tests.postgres import Postgres, running
+
 
 def pytest_collection_finish() -> None:
     """Modules and tests stay: no collection of any test looks through them again."""
@@ -35,6 +37,13 @@ def tell_fault(record_property: Callable[[str, object], None]) -> Callable[..., 
         record_property("fault", told | ({"killed": dict(killed)} if killed else {}))
 
     return tell
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A server of the module's own."""
+    with running() as server:
+        yield server
 
 
 @pytest.fixture(scope="module", autouse=True)

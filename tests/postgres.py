@@ -42,6 +42,13 @@ class Postgres:
         self.query(f'CREATE DATABASE "{name}"')
         return self._url(name)
 
+    def create_user(self, name: str, password: str) -> None:
+        """Who may do everything, and must give the password."""
+        self.query(f"CREATE ROLE {name} LOGIN SUPERUSER PASSWORD '{password}'")
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {name} all scram-sha-256\n{rules.read_text()}")
+        self.query("SELECT pg_reload_conf()")
+
     def query(self, statement: str) -> str:
         """What the statement finds, as the owner of everything, columns separated by `|`."""
         return self._run("psql", "-XAtq", *self._place, "-d", "postgres", "-c", statement).stdout.strip()

@@ -24,7 +24,7 @@ from sweep.search.plan import Plan
 from sweep.search.scheduler import Asha, Scheduler
 from sweep.search.space import Space
 from sweep.search.study import Study
-from sweep.types import Observer, Report, Standing, Trial, TrialState, View
+from sweep.types import Capacity, Job, Observer, Report, Standing, Trial, TrialState, View
 from tests.recipes import DEFAULTS
 
 SPACE = Space.from_mapping(
@@ -101,6 +101,26 @@ def run_study(study: Study, engine: Synthetic, *observers: Observer) -> Study:
     """Search to the study's end, or until an observer raises."""
     search(study, Metered(Inline(make_engine=lambda: engine), study.keep_spent), observers)
     return study
+
+
+def handed_out(study: Study) -> Job:
+    """The study's next job."""
+    job = study.next(Capacity())
+    assert isinstance(job, Job)
+    return job
+
+
+def reached(job: Job, loss: float, **fields: Any) -> Report:
+    """That the job came to its stop with this loss, unless the fields say otherwise."""
+    report = Report(
+        job=job.id,
+        trial=job.trial.id,
+        attempt=job.attempt,
+        examples_seen=job.stop,
+        state="reached",
+        validation_loss=loss,
+    )
+    return replace(report, **fields)
 
 
 def standing(

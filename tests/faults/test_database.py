@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.faults.sweeps import PATIENCE_SECONDS, Outline, Sweep, tally, tracked
-from tests.postgres import Postgres, running
+from tests.postgres import Postgres
 
 AWAY_SECONDS = 30
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running() as server:
-        yield server
 
 
 @pytest.mark.faults

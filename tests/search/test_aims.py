@@ -27,7 +27,7 @@ from sweep.search.study import Study
 from sweep.types import Aimed, Asking, Capacity, Job, Prompt, Report, Source, View
 from tests.search.dying import survived
 from tests.search.test_guarded import GUARDS, SHORT, whole
-from tests.studies import PLAN, open_study, run_study
+from tests.studies import PLAN, handed_out, open_study, run_study
 
 # The closed form loses 0.05 nats with each doubling of the rank.
 RANKS = Space.from_mapping(
@@ -133,13 +133,11 @@ def test_optuna_is_told_each_aim_and_finds_the_same_front(ranked: Ranked) -> Non
 
 
 def test_each_trial_answers_the_rows_it_is_judged_on_and_others_answer_none() -> None:
-    job = several(evaluation=View("validation", 24)).next(Capacity())
-    assert isinstance(job, Job)
+    job = handed_out(several(evaluation=View("validation", 24)))
     assert job.evaluation == View("validation", 24)
     assert job.asked
     assert job.asked.prompts[0].row == "validation-24"
-    plain = open_study(scheduler=Full()).next(Capacity())
-    assert isinstance(plain, Job)
+    plain = handed_out(open_study(scheduler=Full()))
     assert plain.asked is None
 
 
@@ -277,8 +275,7 @@ def test_an_interrupted_trial_goes_on_and_is_no_hindrance(ranked: Ranked) -> Non
     storage = InMemoryStorage()
     study = run_study(several(storage, trials=8, sampler=SAMPLERS["tpe"]), ranked)
     study = several(storage, trials=12, sampler=SAMPLERS["tpe"])
-    job = study.next(Capacity())
-    assert isinstance(job, Job)
+    job = handed_out(study)
     again = several(storage, trials=12, sampler=SAMPLERS["tpe"])
     waiting = again.standing(job.trial.id)
     assert waiting.state == "paused"

@@ -6,14 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from sweep.paths import packaged_root
 from tests.faults.machine import Clock
-from tests.postgres import Postgres, running
 from tests.search.test_outage import undisturbed
 
 DRIVER = """
@@ -53,20 +49,6 @@ with driven(url) as storage:
     run_study(open_study(storage), synthetic_engine(folder), Jumping())
     print(json.dumps([sorted(seen), outline(storage)]))
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with running() as server:
-        yield server
-
-
-@pytest.fixture(params=["postgresql", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'sweep.db'}"
-    server: Postgres = request.getfixturevalue("server")
-    return server.create("clock")
 
 
 def test_a_clock_that_is_an_hour_off_changes_nothing(url: str, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from sweep.search.study import Study
 from sweep.types import Capacity, Done, Job, Progress, Report
 from tests.mounts import mounted, resize
 from tests.search.dying import Killed, survived
-from tests.studies import open_study, run_study, synthetic_engine, synthetic_inputs
+from tests.studies import handed_out, open_study, run_study, synthetic_engine, synthetic_inputs
 
 STRAIGHT_ON = Pruned(eta=3, rungs=3, pruner=NopPruner())
 STATE_BYTES = 100_000
@@ -303,8 +303,7 @@ def test_a_state_that_only_its_worker_finds_broken_fails_the_trial_with_the_reas
     # Trial 0 may not fail.
     while "1" not in {one.trial.id for one in study.standings} or not study.standing("1").values:
         study.record(next(source))
-    job = study.next(Capacity())
-    assert isinstance(job, Job)
+    job = handed_out(study)
     report = Report(
         job=job.id,
         trial=job.trial.id,

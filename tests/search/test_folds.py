@@ -25,11 +25,11 @@ from sweep.search.scheduler import Asha, Full, Pruned, Scheduler, TopK, Wilcoxon
 from sweep.search.space import Space
 from sweep.search.stored import read_study
 from sweep.search.study import Study
-from sweep.types import Capacity, Job, Probe, Progress, Report, Standing, View
+from sweep.types import Probe, Progress, Report, Standing, View
 from tests.search.dying import survived
 from tests.search.test_guarded import GUARDS, whole
 from tests.search.test_study import outline
-from tests.studies import PLAN, open_study
+from tests.studies import PLAN, handed_out, open_study, reached
 
 Run = Callable[..., Study]
 
@@ -62,28 +62,11 @@ def folded(**plan: Any) -> Study:
     return open_study(given.pop("storage", None), **given)
 
 
-def handed_out(study: Study) -> Job:
-    job = study.next(Capacity())
-    assert isinstance(job, Job)
-    return job
-
-
-def answered(job: Job, value: float) -> Report:
-    return Report(
-        job=job.id,
-        trial=job.trial.id,
-        attempt=job.attempt,
-        examples_seen=job.stop,
-        state="reached",
-        validation_loss=value,
-    )
-
-
 def answer_trial(study: Study, losses: list[float]) -> Standing:
     """The next trial, with these losses by fold, until it ends."""
     for value in losses:
         job = handed_out(study)
-        study.record(answered(job, value))
+        study.record(reached(job, value))
         if study.standing(job.trial.id).state not in ("running", "paused"):
             break
     return study.standing(job.trial.id)
@@ -94,7 +77,7 @@ def test_each_fold_is_trained_from_the_beginning_on_all_others() -> None:
     jobs = []
     for value in range(FOLDS):
         jobs.append(handed_out(study))
-        study.record(answered(jobs[-1], float(value)))
+        study.record(reached(jobs[-1], float(value)))
     assert {job.trial.id for job in jobs} == {"0"}
     for fold, job in enumerate(jobs):
         assert (job.start, job.stop, job.horizon, job.checkpoint) == (0, HORIZON, HORIZON, None)
@@ -305,9 +288,9 @@ def test_a_fold_that_diverges_ends_its_trial() -> None:
     study = folded()
     answer_trial(study, [2.0] * FOLDS)
     job = handed_out(study)
-    study.record(answered(job, 2.5))
+    study.record(reached(job, 2.5))
     job = handed_out(study)
-    ended = replace(answered(job, 0.0), state="diverged", error="too high", examples_seen=40)
+    ended = replace(reached(job, 0.0), state="diverged", error="too high", examples_seen=40)
     study.record(replace(ended, validation_loss=None))
     standing = study.standing("1")
     assert (standing.state, standing.reason, len(standing.values)) == ("diverged", "too high", 1)
@@ -350,7 +333,7 @@ def test_guards_probe_a_folds_own_rows() -> None:
     for fold in range(FOLDS):
         job = handed_out(study)
         assert job.probe == Probe(View("train", 10, fold), View("validation", 10, fold), 5)
-        study.record(answered(job, 1.0))
+        study.record(reached(job, 1.0))
 
 
 def test_finalists_train_on_the_pool_as_many_passes_and_are_probed_on_confirm_rows() -> None:

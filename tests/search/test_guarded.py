@@ -25,10 +25,10 @@ from sweep.search.scheduler import Asha, Full, Pruned, Scheduler
 from sweep.search.space import Space
 from sweep.search.stored import read_study
 from sweep.search.study import Study
-from sweep.types import Capacity, Job, Progress, Recipe, Report, Standing, View
+from sweep.types import Progress, Recipe, Report, Standing, View
 from tests.recipes import DEFAULTS
 from tests.search.dying import survived
-from tests.studies import PLAN, open_study, run_study
+from tests.studies import PLAN, handed_out, open_study, reached, run_study
 
 Run = Callable[..., Study]
 
@@ -112,16 +112,14 @@ def test_only_the_last_rung_is_probed_and_only_where_there_are_guards() -> None:
     study = guarded(scheduler=Pruned(eta=3, rungs=3, pruner=optuna.pruners.NopPruner()), space=PLAN.space)
     probes = []
     while len(probes) < 3:
-        job = study.next(Capacity())
-        assert isinstance(job, Job)
+        job = handed_out(study)
         probes.append(job.probe)
         study.record(reached(job, 2.0))
     assert probes[:2] == [None, None]
     assert probes[2] is not None
     assert (probes[2].train, probes[2].held_out) == (View("train", 48), View("validation", 48))
     assert probes[2].continued == 24
-    off = guarded(guards=replace(GUARDS, rows=None)).next(Capacity())
-    assert isinstance(off, Job)
+    off = handed_out(guarded(guards=replace(GUARDS, rows=None)))
     assert off.probe is None
 
 
@@ -168,18 +166,6 @@ def straight_on() -> Scheduler:
     return Pruned(eta=3, rungs=4, pruner=optuna.pruners.NopPruner())
 
 
-def reached(job: Job, loss: float, **fields: Any) -> Report:
-    return Report(
-        job=job.id,
-        trial=job.trial.id,
-        attempt=job.attempt,
-        examples_seen=job.stop,
-        state="reached",
-        validation_loss=loss,
-        **fields,
-    )
-
-
 def overfits(standing: Standing) -> bool:
     return standing.trial.recipe.learning_rate > OVERFITS
 
@@ -219,8 +205,7 @@ def test_a_trial_that_is_scored_again_runs_for_readers_and_is_not_over_before(ov
 
     states, jobs = [], []
     for _ in range(4):
-        job = study.next(Capacity())
-        assert isinstance(job, Job)
+        job = handed_out(study)
         jobs.append((job.id, job.start, job.stop, job.evaluation.rows, job.probe is not None))
         states.append(read_study(storage, PLAN.name).standings[0].state)
         *_, report = overfitting.run(Jobs([job]))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -23,7 +24,7 @@ from sweep.paths import packaged_root
 from sweep.search.lock import only_writer, writer_of
 from sweep.search.outage import Patient
 from sweep.search.storage import open_storage
-from tests.postgres import Postgres, running
+from tests.postgres import Postgres
 from tests.search.test_outage import At, outline, undisturbed
 from tests.studies import PLAN, open_study, run_study, synthetic_engine
 
@@ -38,27 +39,30 @@ with only_writer(open_storage(sys.argv[1]), "mine"):
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with running() as server:
-        yield server
+OTHER = """
+import sys
+from pathlib import Path
+
+from tests.search.test_outage import driven
+from tests.studies import open_study, run_study, synthetic_engine
+
+with driven(sys.argv[1]) as storage:
+    run_study(open_study(storage), synthetic_engine(Path(sys.argv[2])))
+"""
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'sweep.db'}"
-    server: Postgres = request.getfixturevalue("server")
-    return server.create(request.node.name)
+def environment() -> dict[str, str]:
+    """Of a driver in a process of its own."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(packaged_root()), *sys.path])}
 
 
 @contextmanager
 def another_driver(url: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that drives the study `mine`, from a folder of its own."""
     folder.mkdir()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packaged_root()), *sys.path])}
-    command = [sys.executable, "-c", DRIVER, url]
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, url], cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "drives\n"
         try:
@@ -134,15 +138,15 @@ def test_a_file_is_the_same_from_every_folder(
 
 
 def test_a_driver_that_lost_its_study_in_an_outage_stops(
-    server: Postgres, tmp_path: Path, opened: Opened
+    postgres: Postgres, tmp_path: Path, opened: Opened
 ) -> None:
     """Another has taken it when the database is back: from then on the first writes nothing."""
-    url = server.create("taken")
+    url = postgres.create("taken")
     mine, other = opened(url), opened(url)
     theirs = only_writer(other, PLAN.name)
 
     def take() -> None:
-        server.restart()
+        postgres.restart()
         theirs.__enter__()
 
     with only_writer(mine, PLAN.name):
@@ -154,29 +158,65 @@ def test_a_driver_that_lost_its_study_in_an_outage_stops(
     theirs.__exit__(None, None, None)
 
 
-def test_a_session_that_the_server_ended_is_taken_up_again(
-    server: Postgres, tmp_path: Path, opened: Opened
+@pytest.mark.parametrize("reports", [2, 7, 14])
+def test_a_driver_whose_study_another_drove_in_an_outage_stops(
+    postgres: Postgres, tmp_path: Path, opened: Opened, reports: int
 ) -> None:
-    url = server.create("ended")
+    """It came, went through with the search and left: nothing is locked, but what the first knows is old."""
+    url = postgres.create(f"driven_{reports}")
+    theirs: list[tuple[list[str], dict[str, Any]]] = []
+
+    def kept(storage: BaseStorage) -> tuple[list[str], dict[str, Any]]:
+        study = storage.get_study_id_from_name(PLAN.name)
+        return outline(storage), storage.get_study_user_attrs(study)
+
+    def drive() -> None:
+        postgres.restart()
+        command = [sys.executable, "-c", OTHER, url, str(tmp_path)]
+        subprocess.run(command, env=environment(), check=True)
+        theirs.append(kept(opened(url)))
+
+    mine = opened(url)
+    with only_writer(mine, PLAN.name):
+        study = open_study(Patient(mine, minutes=10))
+        with pytest.raises(StudyError) as refusal:
+            run_study(study, synthetic_engine(tmp_path), At(reports, drive))
+        with pytest.raises(StudyError, match="was driven by process"):
+            study.note("late", 1)
+    said = str(refusal.value)
+    assert said.startswith(f"The study '{PLAN.name}' was driven by process ")
+    assert ME not in said
+    assert "Start the same command again" in said
+    assert kept(opened(url)) == theirs[0]
+    assert theirs[0][0] == undisturbed(tmp_path)
+    with only_writer(again := opened(url), PLAN.name):
+        open_study(again)
+
+
+def test_a_session_that_the_server_ended_is_taken_up_again(
+    postgres: Postgres, tmp_path: Path, opened: Opened
+) -> None:
+    url = postgres.create("ended")
     ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'process%'"
     storage = opened(url)
     with only_writer(storage, PLAN.name):
         study = open_study(Patient(storage, minutes=10))
-        run_study(study, synthetic_engine(tmp_path), At(7, lambda: server.query(ending)))
+        twice = [At(reports, lambda: postgres.query(ending)) for reports in (7, 12)]
+        run_study(study, synthetic_engine(tmp_path), *twice)
         assert writer_of(opened(url), PLAN.name) == ME
         assert outline(storage) == undisturbed(tmp_path)
 
 
-def test_sweeps_that_start_at_once_make_the_tables_once(server: Postgres, opened: Opened) -> None:
-    urls = [server.create("empty")] * 4
+def test_sweeps_that_start_at_once_make_the_tables_once(postgres: Postgres, opened: Opened) -> None:
+    urls = [postgres.create("empty")] * 4
     with ThreadPoolExecutor() as threads:
         for name, storage in enumerate(threads.map(opened, urls)):
             storage.create_new_study([StudyDirection.MINIMIZE], str(name))
     assert len(opened(urls[0]).get_all_studies()) == 4
 
 
-def test_studies_of_one_name_in_two_schemas_are_two(server: Postgres, opened: Opened) -> None:
-    url = server.create("shared")
+def test_studies_of_one_name_in_two_schemas_are_two(postgres: Postgres, opened: Opened) -> None:
+    url = postgres.create("shared")
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         connection.execute("CREATE SCHEMA one")
         connection.execute("CREATE SCHEMA two")

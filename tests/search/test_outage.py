@@ -27,18 +27,12 @@ from sweep.search.storage import open_storage
 from sweep.types import Progress, Report
 from tests.backends.engines import Lasting, noted
 from tests.backends.test_pool import pool
-from tests.postgres import Postgres, running
+from tests.postgres import Postgres
 from tests.proxy import LOSSES, Loss, Proxy
 from tests.studies import PLAN, open_study, run_study, synthetic_engine, synthetic_inputs
 
 AWAY = "The study's database can't be reached: "
 BACK = "The study's database answers again; nothing is lost."
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with running() as server:
-        yield server
 
 
 @contextmanager
@@ -116,13 +110,13 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("immediate", [False, True])
 def test_a_database_that_is_away_is_waited_for(
-    server: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture, immediate: bool
+    postgres: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture, immediate: bool
 ) -> None:
     """The search goes on where it stood, one warning says so when it begins, one when it ends."""
-    with driven(server.create(f"away_{immediate}")) as storage:
+    with driven(postgres.create(f"away_{immediate}")) as storage:
         study = open_study(storage, trials=20)
-        with when_away(server.start):
-            run_study(study, synthetic_engine(tmp_path), At(15, lambda: server.stop(immediate)))
+        with when_away(postgres.start):
+            run_study(study, synthetic_engine(tmp_path), At(15, lambda: postgres.stop(immediate)))
         assert outline(storage) == undisturbed(tmp_path, trials=20)
     away, back = told(caplog)
     assert away.startswith(AWAY)
@@ -132,16 +126,16 @@ def test_a_database_that_is_away_is_waited_for(
 
 
 def test_a_restart_between_two_writes_goes_unnoticed(
-    server: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    postgres: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with driven(server.create("restarted")) as storage:
-        run_study(open_study(storage), synthetic_engine(tmp_path), At(9, server.restart))
+    with driven(postgres.create("restarted")) as storage:
+        run_study(open_study(storage), synthetic_engine(tmp_path), At(9, postgres.restart))
         assert outline(storage) == undisturbed(tmp_path)
     assert told(caplog) == []
 
 
 def test_a_commit_whose_answer_is_lost_is_done_once(
-    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of four, of whatever kind: that of a trial's creation, its entries, its reports, its end."""
     monkeypatch.setattr(outage, "_FIRST_PAUSE_SECONDS", 0.001)
@@ -150,9 +144,9 @@ def test_a_commit_whose_answer_is_lost_is_done_once(
     def lost() -> Loss | None:
         return chance.choice(LOSSES) if opened and chance.random() < 0.25 else None
 
-    url = server.create("lossy")
-    with closing(Proxy(server.port, lost)) as proxy:
-        with driven(url.replace(f":{server.port}/", f":{proxy.port}/")) as storage:
+    url = postgres.create("lossy")
+    with closing(Proxy(postgres.port, lost)) as proxy:
+        with driven(url.replace(f":{postgres.port}/", f":{proxy.port}/")) as storage:
             opened = True
             run_study(open_study(storage), synthetic_engine(tmp_path))
             opened = False
@@ -161,14 +155,14 @@ def test_a_commit_whose_answer_is_lost_is_done_once(
 
 
 def test_who_waits_no_longer_than_that_says_how_to_go_on(
-    server: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    postgres: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url = server.create("impatient")
+    url = postgres.create("impatient")
     with driven(url, minutes=0) as storage:
         study = open_study(storage)
         with pytest.raises(OutageError) as error:
-            run_study(study, synthetic_engine(tmp_path), At(9, server.stop))
-    server.start()
+            run_study(study, synthetic_engine(tmp_path), At(9, postgres.stop))
+    postgres.start()
     said = str(error.value)
     assert "was waited for 0 min (storage_patience): " in said
     assert "start the same command again" in said
@@ -177,8 +171,8 @@ def test_who_waits_no_longer_than_that_says_how_to_go_on(
         assert outline(storage) == undisturbed(tmp_path)
 
 
-def test_an_interruption_ends_the_wait_at_once(server: Postgres, tmp_path: Path) -> None:
-    url = server.create("interrupted")
+def test_an_interruption_ends_the_wait_at_once(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.create("interrupted")
 
     def drive(storage: Patient) -> None:
         study = open_study(storage)
@@ -188,37 +182,37 @@ def test_an_interruption_ends_the_wait_at_once(server: Postgres, tmp_path: Path)
             storage.interrupt()
 
         with interruptible(stop):
-            run_study(study, synthetic_engine(tmp_path), At(9, server.stop))
+            run_study(study, synthetic_engine(tmp_path), At(9, postgres.stop))
 
     interrupted = when_away(lambda: signal.raise_signal(signal.SIGINT))
     with driven(url) as storage, interrupted, pytest.raises(Interrupted) as stopped:
         drive(storage)
     assert stopped.value.exit_code == 130
-    server.start()
+    postgres.start()
     with driven(url) as storage:
         run_study(open_study(storage), synthetic_engine(tmp_path))
         assert outline(storage) == undisturbed(tmp_path)
 
 
-def test_workers_train_on_while_the_driver_waits(server: Postgres, tmp_path: Path) -> None:
+def test_workers_train_on_while_the_driver_waits(postgres: Postgres, tmp_path: Path) -> None:
     """Trial 1 comes to its end after the outage began; the driver hears of it when it is over."""
 
     def train() -> None:
         (tmp_path / "go").touch()
         while not any("1@288 ends" in log.read_text() for log in (tmp_path / "workers").glob("*.log")):
             time.sleep(0.01)
-        server.start()
+        postgres.start()
 
     memory = InMemoryStorage()
     alone = open_study(memory, scheduler=Full(), trials=16)
     run_study(alone, synthetic_engine(tmp_path / "undisturbed"))
     engine = partial(Lasting, inputs=synthetic_inputs(tmp_path))
     with (
-        driven(server.create("pooled")) as storage,
+        driven(postgres.create("pooled")) as storage,
         closing(pool(engine, tmp_path)) as backend,
         when_away(lambda: threading.Thread(target=train).start()),
     ):
         study = open_study(storage, scheduler=Full(), trials=16)
-        search(study, backend, [At(6, lambda: server.stop(immediate=True))])
+        search(study, backend, [At(6, lambda: postgres.stop(immediate=True))])
         assert sorted(outline(storage)) == sorted(outline(memory))
     assert len(noted(tmp_path, "engines")) == 2

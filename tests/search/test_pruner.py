@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -14,9 +13,9 @@ from optuna.storages import InMemoryStorage
 
 from sweep.search.scheduler import Pruned
 from sweep.search.study import Study
-from sweep.types import Capacity, Job, Progress, Report
+from sweep.types import Progress, Report
 from tests.search.dying import survived
-from tests.studies import open_study
+from tests.studies import handed_out, open_study, reached
 
 Run = Callable[..., Study]
 
@@ -36,25 +35,6 @@ class Median(MedianPruner):
 
 def pruned(pruner: BasePruner, storage: InMemoryStorage | None = None) -> Study:
     return open_study(storage, scheduler=Pruned(eta=3, rungs=3, pruner=pruner), trials=16)
-
-
-def job_of(study: Study) -> Job:
-    job = study.next(Capacity())
-    assert isinstance(job, Job)
-    return job
-
-
-def answer(job: Job, **report: Any) -> Report:
-    """It reached its rung, unless the report says otherwise."""
-    answered = Report(
-        job=job.id,
-        trial=job.trial.id,
-        attempt=job.attempt,
-        examples_seen=job.stop,
-        state="reached",
-        validation_loss=2.0,
-    )
-    return replace(answered, **report)
 
 
 def outline(study: Study) -> list[tuple[Any, ...]]:
@@ -91,20 +71,20 @@ def test_interruptions_ask_about_nobody_who_was_let_go_on(run: Run) -> None:
 def test_who_was_let_go_on_is_not_judged_by_what_others_reach_meanwhile() -> None:
     pruner, storage = Median(), InMemoryStorage()
     study = pruned(pruner, storage)
-    defaults = job_of(study)
-    study.record(answer(defaults))
-    held = job_of(study)
-    other = job_of(study)
-    study.record(answer(other))
-    on = job_of(study)
+    defaults = handed_out(study)
+    study.record(reached(defaults, 2.0))
+    held = handed_out(study)
+    other = handed_out(study)
+    study.record(reached(other, 2.0))
+    on = handed_out(study)
     assert on.id == f"{other.trial.id}@96"
     pruner.strict = True
     study.interrupt()
-    study.record(answer(on, state="stopped", examples_seen=64, validation_loss=None))
-    study.record(answer(held, state="stopped", examples_seen=8, validation_loss=None))
+    study.record(reached(on, 2.0, state="stopped", examples_seen=64, validation_loss=None))
+    study.record(reached(held, 2.0, state="stopped", examples_seen=8, validation_loss=None))
     assert study.standing(on.trial.id).state == "paused"
     again = pruned(pruner, storage)
-    waiting = {job_of(again).id for _ in range(3)}
+    waiting = {handed_out(again).id for _ in range(3)}
     assert on.id in waiting
     assert pruner.asked == [(1, 32)]
 

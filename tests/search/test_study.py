@@ -25,18 +25,12 @@ from sweep.search.space import Space
 from sweep.search.storage import PausedAsPruned, open_storage
 from sweep.search.stored import read_study
 from sweep.search.study import Study
-from sweep.types import Capacity, Done, Job, Progress, Report, View
+from sweep.types import Capacity, Done, Progress, Report, View
 from tests.recipes import DEFAULTS
 from tests.search.dying import Killed, survived
-from tests.studies import PLAN, minutes, open_study
+from tests.studies import PLAN, handed_out, minutes, open_study
 
 Run = Callable[..., Study]
-
-
-def first_job(study: Study) -> Job:
-    job = study.next(Capacity())
-    assert isinstance(job, Job)
-    return job
 
 
 def outline(study: Study) -> list[tuple[Any, ...]]:
@@ -84,18 +78,15 @@ def test_a_killed_driver_goes_on_with_the_job_that_was_out(run: Run) -> None:
     disk = InMemoryStorage()
     with pytest.raises(Killed):
         run(open_study(disk), DieAt())
-    job = open_study(disk).next(Capacity())
-    assert isinstance(job, Job)
+    job = handed_out(open_study(disk))
     assert (job.id, job.start, job.attempt) == ("0@96", 32, 1)
 
 
 def test_a_report_of_an_attempt_that_was_given_up_is_discarded() -> None:
     disk = InMemoryStorage()
-    first = open_study(disk).next(Capacity())
-    assert isinstance(first, Job)
+    first = handed_out(open_study(disk))
     study = open_study(disk)
-    second = study.next(Capacity())
-    assert isinstance(second, Job)
+    second = handed_out(study)
     late = Report(
         job=first.id, trial="0", attempt=first.attempt, examples_seen=32, state="reached", validation_loss=0.1
     )
@@ -130,8 +121,7 @@ def test_interrupting_keeps_what_was_trained(run: Run) -> None:
 
     run(study, Interrupt())
     assert isinstance(study.next(Capacity()), Done)
-    job = open_study(disk).next(Capacity())
-    assert isinstance(job, Job)
+    job = handed_out(open_study(disk))
     assert (job.id, job.start) == ("0@96", 64)
 
 
@@ -140,9 +130,9 @@ def test_a_trial_that_ends_badly_is_never_ranked_and_stops_nothing(
     run: Run, synthetic: Synthetic, reason: Any
 ) -> None:
     study = open_study(scheduler=Full())
-    for event in synthetic.run(Jobs([first_job(study)])):
+    for event in synthetic.run(Jobs([handed_out(study)])):
         study.record(event)
-    job = first_job(study)
+    job = handed_out(study)
     study.record(Report(job=job.id, trial="1", attempt=0, examples_seen=8, state=reason, error="because"))
     standing = study.standing("1")
     assert (standing.state, standing.reason) == (reason, "because")
@@ -156,8 +146,8 @@ def test_a_trial_that_ends_badly_is_never_ranked_and_stops_nothing(
 def test_a_rung_without_a_finite_loss_is_a_divergence(run: Run, tmp_path: Path, given: float | None) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     study = open_study(open_storage(url), scheduler=Full())
-    first_job(study)
-    job = first_job(study)
+    handed_out(study)
+    job = handed_out(study)
     with checkpoint.writing(tmp_path / "288"):
         somewhere = tmp_path / "288"
     study.record(
@@ -194,11 +184,11 @@ def test_a_trial_that_optuna_holds_as_failed_is_never_handed_out_again(run: Run)
 def test_a_failing_trial_0_stops_the_search_and_is_tried_again() -> None:
     disk = InMemoryStorage()
     study = open_study(disk)
-    job = first_job(study)
+    job = handed_out(study)
     report = Report(job=job.id, trial="0", attempt=0, examples_seen=0, state="failed", error="no such layer")
     with pytest.raises(StudyError, match="no such layer"):
         study.record(report)
-    assert first_job(open_study(disk)).id == job.id
+    assert handed_out(open_study(disk)).id == job.id
 
 
 def test_a_broken_checkpoint_costs_a_rung_and_not_the_trial(
@@ -215,7 +205,7 @@ def test_a_broken_checkpoint_costs_a_rung_and_not_the_trial(
                 study.interrupt()
 
     run(study, BreakAfter96())
-    job = first_job(open_study(disk, scheduler=straight_on))
+    job = handed_out(open_study(disk, scheduler=straight_on))
     assert (job.id, job.start, job.stop) == ("0@288", 32, 288)
     assert "goes on from an earlier state" in caplog.text
     assert run(open_study(disk, scheduler=straight_on)).standing("0").state == "complete"
@@ -232,24 +222,24 @@ def disk_of_two(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], 
 
 def test_a_second_driver_in_the_same_storage_is_noticed(disk_of_two: Callable[[], BaseStorage]) -> None:
     mine, other = open_study(disk_of_two()), open_study(disk_of_two())
-    first_job(mine)
+    handed_out(mine)
     with pytest.raises(StudyError, match="One study has one driver"):
-        first_job(other)
+        handed_out(other)
 
 
 def test_a_second_driver_that_comes_later_is_noticed(disk_of_two: Callable[[], BaseStorage]) -> None:
     mine = open_study(disk_of_two())
-    first_job(mine)
+    handed_out(mine)
     other = open_study(disk_of_two())
-    assert [first_job(other).trial.id for _ in range(2)] == ["0", "1"]
+    assert [handed_out(other).trial.id for _ in range(2)] == ["0", "1"]
     with pytest.raises(StudyError, match="One study has one driver"):
-        first_job(mine)
+        handed_out(mine)
 
 
 def test_a_name_without_trials_may_be_used_for_another_search() -> None:
     disk = InMemoryStorage()
     open_study(disk, fingerprint={"data": "typo"})
-    first_job(open_study(disk, fingerprint={"data": "right"}))
+    handed_out(open_study(disk, fingerprint={"data": "right"}))
     with pytest.raises(StudyError, match="data: was right, is typo"):
         open_study(disk, fingerprint={"data": "typo"})
 
@@ -266,8 +256,7 @@ def test_higher_rungs_are_judged_on_more_of_the_same_rows() -> None:
     assert rows == [8, 11, 22, 32]
     assert replace(plan, evaluation=View("validation")).judged_on(10, 90) == View("validation")
     study = open_study(evaluation=View("validation", 32), least_rows=8)
-    job = study.next(Capacity())
-    assert isinstance(job, Job)
+    job = handed_out(study)
     assert job.evaluation == study.plan.judged_on(job.stop, job.horizon)
     assert (job.evaluation.rows or 0) < 32
 
@@ -325,7 +314,7 @@ def test_a_paused_trial_is_shown_to_samplers_as_pruned_and_stored_as_running() -
 
 def test_another_fingerprint_is_refused_with_the_differences() -> None:
     disk = InMemoryStorage()
-    first_job(open_study(disk, fingerprint={"data": "a", "seed": "0"}))
+    handed_out(open_study(disk, fingerprint={"data": "a", "seed": "0"}))
     with pytest.raises(StudyError) as refusal:
         open_study(disk, fingerprint={"data": "b", "seed": "0"}, train_rows=500)
     message = str(refusal.value)
@@ -410,8 +399,7 @@ def test_a_storage_that_cannot_be_opened_says_what_it_must_be(url: str) -> None:
 
 def test_nothing_unfinite_reaches_optuna(run: Run) -> None:
     study = open_study()
-    job = study.next(Capacity())
-    assert isinstance(job, Job)
+    job = handed_out(study)
     study.record(Report(job=job.id, trial="0", attempt=0, examples_seen=8, state="diverged", error="nan"))
     frozen = study._optuna.get_trials(deepcopy=False)[0]
     assert frozen.state is TrialState.PRUNED
@@ -424,18 +412,18 @@ def test_a_trial_stopped_before_it_was_scored_is_only_scored(tmp_path: Path) -> 
     with checkpoint.writing(tmp_path / "32"):
         somewhere = str(tmp_path / "32")
     study = open_study(disk)
-    job = first_job(study)
+    job = handed_out(study)
     study.record(
         Report(job=job.id, trial="0", attempt=0, examples_seen=32, state="stopped", checkpoint=somewhere)
     )
-    again = first_job(open_study(disk))
+    again = handed_out(open_study(disk))
     assert (again.id, again.start, again.stop, again.checkpoint) == ("0@32", 32, 32, somewhere)
 
 
 def test_what_a_stopped_stretch_cost_counts() -> None:
     study = open_study(InMemoryStorage())
     for attempt, (state, seconds) in enumerate((("stopped", 2.0), ("stopped", 3.0), ("reached", 4.0))):
-        job = first_job(study)
+        job = handed_out(study)
         assert (job.id, job.attempt) == ("0@32", attempt)
         study.record(
             Report(

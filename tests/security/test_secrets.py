@@ -7,12 +7,10 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import sweep.redaction as redaction
 from sweep.__main__ import sweep
 from sweep.commands import run_command, run_reader
 from sweep.composition import compose_plain
@@ -39,14 +37,6 @@ SPILLING = [
 ]
 # As people write them into an address; the drivers take them for one password each.
 PASSWORDS = ("plan/ted:word", "plan@tedword")
-
-
-@pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    """What a test's configuration held is no secret of the next one's."""
-    before = set(redaction._remembered)
-    yield
-    redaction._remembered.intersection_update(before)
 
 
 @pytest.fixture

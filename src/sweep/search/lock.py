@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from sqlalchemy import Engine, event, text
 
 from sweep.driver import held, holder, in_use, this_process
-from sweep.errors import OutageError
+from sweep.errors import OutageError, StudyError
 
 # PostgreSQL cuts the name of an application here.
 _LONGEST_NAME = 63
@@ -22,6 +24,16 @@ _RACES = 5
 _KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 # Schemas of one database may hold studies of one name.
 _KEY = "hashtextextended('sweep/' || current_schema() || '/' || {study}, 0)"
+# Of the driver that took the lock last, beside the study's other entries in Optuna's own table.
+_MARK = "driver"
+_MARKED = """
+SELECT value_json FROM study_user_attributes JOIN studies USING (study_id) WHERE study_name = %s AND key = %s
+"""
+_MARKING = """
+INSERT INTO study_user_attributes (study_id, key, value_json)
+SELECT study_id, %s, %s FROM studies WHERE study_name = %s
+ON CONFLICT (study_id, key) DO UPDATE SET value_json = excluded.value_json
+"""
 _MYSELF = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _HOLDER = f"""
 SELECT pid, backend_start::text, application_name FROM pg_stat_activity JOIN pg_locks USING (pid)
@@ -36,8 +48,8 @@ def only_writer(storage: BaseStorage, study: str) -> Iterator[None]:
 
     In PostgreSQL its one connection holds it, so only who holds the study writes to it. A connection that is
     lost gives it up; the next one takes it again. Of a file of SQLite, a file beside it is locked. Raises
-    StudyError, with the process that holds the study, if there is one, be it only after an outage; OSError
-    where a file system has no locks.
+    StudyError, with the process that holds the study, if there is one, be it only after an outage, or that
+    drove it during one; OSError where a file system has no locks.
     """
     engine = _engine(storage)
     if engine is not None and engine.dialect.name == "postgresql":
@@ -80,6 +92,7 @@ class _Session:
     def __init__(self, study: str) -> None:
         self._study = study
         self._former: tuple[int, str] | None = None
+        self._mark = json.dumps({"process": this_process(), "id": uuid4().hex})
 
     def take(self, connection: Any, record: object) -> None:
         """Take the study's lock for this connection, which is closed where that fails."""
@@ -105,9 +118,23 @@ class _Session:
                     break
             else:
                 raise OutageError(f"the lock of study {self._study!r} changes hands")
+            self._leave_mark(cursor)
             cursor.execute(_MYSELF)
             self._former = tuple(cursor.fetchone())
             connection.commit()
+
+    def _leave_mark(self, cursor: Any) -> None:
+        """By which a driver that lost the lock learns that another had it; none on a study still to come."""
+        cursor.execute(_MARKED, [self._study, _MARK])
+        found = cursor.fetchone()
+        if self._former is not None and found is not None and found[0] != self._mark:
+            other = json.loads(found[0])["process"]
+            raise StudyError(
+                f"The study {self._study!r} was driven by {other} while this process had lost the database: "
+                "what it knows of the study is out of date. It has written nothing since. Start the same "
+                "command again: it goes on with what is stored."
+            )
+        cursor.execute(_MARKING, [_MARK, self._mark, self._study])
 
     def _oust(self, cursor: Any, pid: int, begun: str, name: str) -> None:
         """Take the lock from a session of this driver that the server still believes in."""
