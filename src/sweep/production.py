@@ -30,6 +30,7 @@ from sweep.reporting.live import duration
 from sweep.search.length import Length, length_of
 from sweep.search.loop import Jobs, run_jobs
 from sweep.search.ranges import validate_recipe
+from sweep.search.states import AGAIN, exported, judged_broken
 from sweep.targets import built
 from sweep.tracking.best import save_best
 from sweep.tracking.mlflow import Tracker
@@ -99,15 +100,13 @@ class Production:
         if seen:
             self._told.more(f"going on from {seen} of {training.length.stop} examples")
         for stop in _parts(seen, training.length.stop, training.trial.recipe.batch_size):
-            jobs = Jobs([training.job(seen, stop, state, training.watched)])
+            job = training.job(seen, stop, state, training.watched)
+            jobs = Jobs([job])
             with interruptible(jobs.interrupt):
                 reports = run_jobs(jobs, training.assembly.backend, [training])
-            (report,) = reports.values()
-            if report.state == "broken" and state is not None:
-                if not checkpoint.is_broken(state):
-                    raise TrainingError(f"{report.error} {checkpoint.WHOLE_HERE}")
+            report = judged_broken(reports[job.id], job)
+            if report.state == "broken":
                 self._told.more(f"warning: {report.error}")
-                checkpoint.remove(state)
                 self._train(training)
                 return
             seen, state = stop, _reached(report, "training").checkpoint
@@ -130,11 +129,11 @@ class Production:
         metrics |= {f"golden_{name}": value for name, value in golden.metrics.items()}
         measured = {f"base/golden_{name}": value for name, value in before.metrics.items()}
         tracker.log_metrics({**metrics, **measured, "base/golden_loss": before.value})
-        exported = checkpoint.export_adapter(trained.checkpoint or "", assembly.folder / "adapter")
-        self._told.stage("adapter", f"{exported} (PEFT)")
+        adapter_folder = exported(trained.checkpoint or "", assembly.folder / "adapter")
+        self._told.stage("adapter", f"{adapter_folder} (PEFT)")
         if self._config.tracking.register:
             adapter = Adapter(
-                folder=exported,
+                folder=adapter_folder,
                 base=assembly.model_description,
                 system_prompt=self._config.data.system_prompt,
                 best_yaml=self._best_yaml(best, assembly),
@@ -149,7 +148,8 @@ class Production:
         end = training.length.stop
         jobs = [training.job(end, end, trained, "golden"), training.job(0, 0, None, "golden")]
         reports = run_jobs(jobs, training.assembly.backend)
-        first, second = (_reached(reports[job.id], "scoring the golden rows") for job in jobs)
+        judged = (judged_broken(reports[job.id], job) for job in jobs)
+        first, second = (_reached(report, "scoring the golden rows") for report in judged)
         return first, second
 
     def _register(
@@ -274,8 +274,9 @@ class _Training:
 
 def _reached(report: Report, doing: str) -> Report:
     if report.state != "reached":
+        again = f" {AGAIN}" if report.state == "broken" else ""
         raise TrainingError(
-            f"{doing} ended as {report.state} at {report.examples_seen} examples: {report.error}"
+            f"{doing} ended as {report.state} at {report.examples_seen} examples: {report.error}{again}"
         )
     return report
 
