@@ -19,7 +19,7 @@ import mlflow
 import optuna
 import pytest
 
-from sweep import production
+from sweep import training
 from sweep.assembly import assemble
 from sweep.commands import Interrupted, run_reader
 from sweep.composition import groups
@@ -397,7 +397,10 @@ def test_a_winner_whose_state_is_damaged_is_trained_again_by_the_next_start(
     with pytest.raises(TrainingError, match=rf"^file://{state}/adapter_model.*start the same command again"):
         Pipeline(compose([*SWEEP, *place])).run()
     assert (trained, state.exists()) == ([], False)
+    unfinished = Path("runs/damaged/.best_adapter.host.4711")
+    unfinished.mkdir()
     assert Pipeline(compose(unregistered)).run() == 0
+    assert not unfinished.exists()
     assert trained == [winner]
     assert not checkpoint.is_broken(str(state))
 
@@ -574,13 +577,13 @@ def test_a_registered_training_on_a_pool_brings_it_to_the_next_generation(
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_parts_are_whole_steps_without_repetition(steps: int, batch_size: int) -> None:
     horizon = steps * batch_size
-    parts = production._parts(0, horizon, batch_size)
+    parts = training.parts(0, horizon, batch_size)
     assert parts == sorted(set(parts))
     assert parts[0] > 0
     assert parts[-1] == horizon
     assert len(parts) == min(steps, 4)
     assert all(part % batch_size == 0 for part in parts)
-    assert production._parts(parts[0], horizon, batch_size) == (parts[1:] or [horizon])
+    assert training.parts(parts[0], horizon, batch_size) == (parts[1:] or [horizon])
 
 
 def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
@@ -588,7 +591,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
 ) -> None:
     assert Production(compose([*TRAIN, "name=whole", "tracking.register=false"])).run() == 0
     interrupted = [*TRAIN, "name=cut", "tracking.register=false"]
-    log, seen = production._Training.log, []
+    log, seen = training.Training.log, []
 
     def stop_inside_a_part(self: Any, event: Any) -> None:
         log(self, event)
@@ -597,7 +600,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
             if len(seen) == 7:
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(production._Training, "log", stop_inside_a_part)
+    monkeypatch.setattr(training.Training, "log", stop_inside_a_part)
     with pytest.raises(Interrupted) as caught:
         Production(compose(interrupted)).run()
     assert caught.value.exit_code == 130
@@ -606,7 +609,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
     monkeypatch.chdir(folder)
     kept = {int(path.name) for path in Path("runs/cut/checkpoints/train").glob("*/*")}
     horizon = max(int(path.name) for path in Path("runs/whole/checkpoints/train").glob("*/*"))
-    assert seen[-1] == max(kept) not in production._parts(0, horizon, 2)
+    assert seen[-1] == max(kept) not in training.parts(0, horizon, 2)
     assert Production(compose(interrupted)).run() == 0
 
     (parent, (whole,)), (_, (cut,)) = runs("whole/train"), runs("cut/train")
@@ -622,7 +625,7 @@ def test_a_training_whose_states_are_damaged_trains_up_to_them_once_more(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = compose([*TRAIN, "name=spoilt", "tracking.register=false"])
-    log, reached = production._Training.log, []
+    log, reached = training.Training.log, []
 
     def spoil(self: Any, event: Any) -> None:
         log(self, event)
@@ -631,7 +634,7 @@ def test_a_training_whose_states_are_damaged_trains_up_to_them_once_more(
             if len(reached) == 2 or event.examples_seen == self.length.stop:
                 Path(event.checkpoint or "", "adapter_model.safetensors").write_text("spoilt")
 
-    monkeypatch.setattr(production._Training, "log", spoil)
+    monkeypatch.setattr(training.Training, "log", spoil)
     with pytest.raises(TrainingError, match=r"golden rows ended as broken .*start the same command again"):
         Production(given).run()
     first, second, *rest = reached
