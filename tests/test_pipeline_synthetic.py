@@ -19,12 +19,13 @@ import mlflow
 import optuna
 import pytest
 
-from sweep import production
+from sweep import training
 from sweep.assembly import assemble
 from sweep.commands import Interrupted, run_reader
 from sweep.composition import groups
 from sweep.config import compose
 from sweep.driver import only_driver
+from sweep.engines import checkpoint
 from sweep.engines.synthetic import Synthetic
 from sweep.errors import ConfigError, DataError, StudyError, TrainingError
 from sweep.pipeline import Pipeline
@@ -369,6 +370,41 @@ def test_the_status_of_a_stopped_sweep_says_how_to_go_on(
     assert "best so far" in told
 
 
+def test_a_winner_whose_state_is_damaged_is_trained_again_by_the_next_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below a URL, where the start looks for the files alone."""
+
+    def save(self: Synthetic, job: Job, examples: int) -> str | None:
+        if job.start == job.stop:
+            return job.checkpoint
+        trained.append(job.trial.id)
+        target = self._inputs.state(job, examples)
+        with checkpoint.writing(target) as aside:
+            for name in ("state.json", *checkpoint.ADAPTER_FILES):
+                (aside / name).write_text(json.dumps({"examples_seen": examples}))
+        return target
+
+    monkeypatch.setattr(Synthetic, "_save", save)
+    trained: list[str] = []
+    place = [f"checkpoints=file://{folder}/states", "name=damaged", "budget.trials=3"]
+    unregistered = [*SWEEP, *place, "tracking.register=false"]
+    assert Pipeline(compose(unregistered)).run() == 0
+    winner = f"{read_best(Path('sweeps/best/damaged.yaml')).trial}/seed1"
+    (state,) = (folder / "states" / winner).iterdir()
+    (state / "adapter_model.safetensors").write_text("spoilt")
+    trained.clear()
+    with pytest.raises(TrainingError, match=rf"^file://{state}/adapter_model.*start the same command again"):
+        Pipeline(compose([*SWEEP, *place])).run()
+    assert (trained, state.exists()) == ([], False)
+    unfinished = Path("runs/damaged/.best_adapter.host.4711")
+    unfinished.mkdir()
+    assert Pipeline(compose(unregistered)).run() == 0
+    assert not unfinished.exists()
+    assert trained == [winner]
+    assert not checkpoint.is_broken(str(state))
+
+
 def test_a_sweep_in_which_nothing_ends_is_an_error_with_the_reasons(folder: Path) -> None:
     given = [*SWEEP, "name=steep", "~space.learning_rate", "recipe.learning_rate=0.05", "budget.trials=2"]
     with pytest.raises(TrainingError, match="diverged: training loss is not finite after") as caught:
@@ -541,13 +577,13 @@ def test_a_registered_training_on_a_pool_brings_it_to_the_next_generation(
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_parts_are_whole_steps_without_repetition(steps: int, batch_size: int) -> None:
     horizon = steps * batch_size
-    parts = production._parts(0, horizon, batch_size)
+    parts = training.parts(0, horizon, batch_size)
     assert parts == sorted(set(parts))
     assert parts[0] > 0
     assert parts[-1] == horizon
     assert len(parts) == min(steps, 4)
     assert all(part % batch_size == 0 for part in parts)
-    assert production._parts(parts[0], horizon, batch_size) == (parts[1:] or [horizon])
+    assert training.parts(parts[0], horizon, batch_size) == (parts[1:] or [horizon])
 
 
 def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
@@ -555,7 +591,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
 ) -> None:
     assert Production(compose([*TRAIN, "name=whole", "tracking.register=false"])).run() == 0
     interrupted = [*TRAIN, "name=cut", "tracking.register=false"]
-    log, seen = production._Training.log, []
+    log, seen = training.Training.log, []
 
     def stop_inside_a_part(self: Any, event: Any) -> None:
         log(self, event)
@@ -564,7 +600,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
             if len(seen) == 7:
                 signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(production._Training, "log", stop_inside_a_part)
+    monkeypatch.setattr(training.Training, "log", stop_inside_a_part)
     with pytest.raises(Interrupted) as caught:
         Production(compose(interrupted)).run()
     assert caught.value.exit_code == 130
@@ -573,7 +609,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
     monkeypatch.chdir(folder)
     kept = {int(path.name) for path in Path("runs/cut/checkpoints/train").glob("*/*")}
     horizon = max(int(path.name) for path in Path("runs/whole/checkpoints/train").glob("*/*"))
-    assert seen[-1] == max(kept) not in production._parts(0, horizon, 2)
+    assert seen[-1] == max(kept) not in training.parts(0, horizon, 2)
     assert Production(compose(interrupted)).run() == 0
 
     (parent, (whole,)), (_, (cut,)) = runs("whole/train"), runs("cut/train")
@@ -583,6 +619,31 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_loss(
     assert cut.data.metrics[key] == whole.data.metrics[key]
     assert runs("cut/train")[0].data.metrics == parent.data.metrics
     assert {"golden_loss", "base/golden_loss", "golden_hard_rows"} <= parent.data.metrics.keys()
+
+
+def test_a_training_whose_states_are_damaged_trains_up_to_them_once_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = compose([*TRAIN, "name=spoilt", "tracking.register=false"])
+    log, reached = training.Training.log, []
+
+    def spoil(self: Any, event: Any) -> None:
+        log(self, event)
+        if isinstance(event, Report) and event.state == "reached":
+            reached.append(event.examples_seen)
+            if len(reached) == 2 or event.examples_seen == self.length.stop:
+                Path(event.checkpoint or "", "adapter_model.safetensors").write_text("spoilt")
+
+    monkeypatch.setattr(training.Training, "log", spoil)
+    with pytest.raises(TrainingError, match=r"golden rows ended as broken .*start the same command again"):
+        Production(given).run()
+    first, second, *rest = reached
+    assert rest[0] == second, "the next part found it broken, and the one before was whole"
+    assert f"going on from {first} of" in capsys.readouterr().out
+    assert not list(Path("runs/spoilt/checkpoints/train").glob("*/*"))
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert Production(given).run() == 0
 
 
 def test_a_registered_training_brings_its_recipe_to_the_next_generation(swept: str) -> None:

@@ -59,8 +59,8 @@ class Assembly:
         return _checkpoints(self.config)
 
     def clear_leftovers(self) -> None:
-        """Remove what killed processes were writing; only for who holds the experiment's folder."""
-        for place in {str(self.folder / "checkpoints"), self.checkpoints}:
+        """Remove what killed processes left unfinished; only for who holds the experiment's folder."""
+        for place in (str(self.folder), self.checkpoints):
             if not is_url(place):
                 clear_leftovers(Path(place))
 

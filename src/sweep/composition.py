@@ -16,19 +16,18 @@ from hydra import initialize
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override, Quote, QuotedString
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError
-from yaml.reader import ReaderError
+from yaml import YAMLError
 
 from sweep.environment import without_environment
 from sweep.errors import ConfigError
-from sweep.overrides import ADDED, Groups, offer, parse
+from sweep.explanation import explained, first_line, not_given
+from sweep.overrides import ADDED, Groups, parse
 from sweep.paths import packaged_root
 from sweep.redaction import hidden, remember
-from sweep.schema import ALIKE, instead, nearest, nearest_path
 from sweep.untrusted import check_file, leaves, names_above
 
 _PRIMARY = "sweep_primary"
@@ -36,8 +35,6 @@ _FOLDERS = ("conf", "sweeps")
 # Parts of Hydra's own node that differ from run to run.
 _VARYING = ("overrides", "runtime", "searchpath")
 _VARYING_IN_JOB = ("name", "override_dirname", "config_name", "id", "num")
-# Likeness from which a key that another choice of its group has is taken for it.
-_CLEARLY = 0.8
 _HYDRA_REFERENCE = re.compile(r"\$\{\s*hydra\s*[:.]")
 
 
@@ -86,7 +83,7 @@ def _composition(overrides: Sequence[str], working_directory: Path | None) -> Co
         raise ConfigError(f"{cut}: holds the character \\0, where systems end a text. Remove it.")
     missing = [path for path, text in _texts(raw) if text == "???"]
     if missing:
-        raise ConfigError(_missing(min(missing, key=lambda path: path != "name"), parsed, known))
+        raise ConfigError(not_given(min(missing, key=lambda path: path != "name"), parsed, known))
     by_hand = frozenset(_by_hand(parsed))
     plain = _resolved(config)
     remember(plain)
@@ -141,14 +138,11 @@ def _composed(roots: Sequence[Path], parsed: Sequence[Override]) -> DictConfig:
             config = hydra_compose(_PRIMARY, overrides=lines, return_hydra_config=True)
             # As long again, so only where there may be something: another project's files may lie there.
             loaded = _loaded(lines) if any(map(names_above, _foreign(roots))) else []
-    except MissingConfigException as error:
-        group, _, name = str(error.missing_cfg_file).strip("/").rpartition("/")
-        raise ConfigError(
-            f"{group or 'defaults'}={name}: a defaults list names it, but there is no such file. "
-            + offer(group, name, error.options or ())
-        ) from error
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise ConfigError(_explained(error, roots, parsed)) from error
+        told = explained(
+            error, roots, parsed, lambda chosen: OmegaConf.to_container(_composed(roots, chosen))
+        )
+        raise ConfigError(told) from error
     if outside := next((name for name in loaded if leaves(name)), None):
         raise ConfigError(
             f"{outside}: a defaults list names it, but it leaves the folders of configurations; the files of "
@@ -187,78 +181,6 @@ def _hydra_node(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key not in _VARYING} | {"job": job}
 
 
-def _explained(error: Exception, roots: Sequence[Path], parsed: Sequence[Override]) -> str:
-    """Hydra's error in the words of who wrote the file or the override."""
-    if isinstance(error, MarkedYAMLError) and error.problem_mark:
-        # What is never closed is noticed at the file's end, after its last line.
-        unclosed = error.context_mark if "stream" in str(error.problem) else None
-        mark = unclosed or error.problem_mark
-        tabs = "Indent with spaces, not with tabs" if "\\t" in str(error.problem) else "Mend that line"
-        return (
-            f"{mark.name}, line {mark.line + 1}: is no YAML: {error.problem}. {tabs}: `key: value`, the keys "
-            "of one level below each other, each once."
-        )
-    if isinstance(error, ReaderError):
-        return f"{error.name}: is no YAML: {_first_line(error)}. Remove that character."
-    text = str(error) or str(error.__cause__)
-    if found := re.search(r"Multiple values for (\w+)\. To override a value use '(override )(.+)'", text):
-        return (
-            f"defaults: `{found[3]}` chooses {found[1]} a second time; the first choice must be overridden. "
-            f"Write `- override /{found[3]}` in the file, or {found[3].replace(': ', '=')} as an override."
-        )
-    if found := re.search(r"Could not override '[^']*/(\w+)@", text):
-        return (
-            f"defaults: `override {found[1]}` must begin with a slash, for the group lies at the top. "
-            f"Write `- override /{found[1]}: NAME`."
-        )
-    if found := re.search(r"The value of '([^']+)' is .* and not ", text):
-        return f"~{found[1]}: is taken out by its name alone. Write ~{found[1]}."
-    if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
-        choices = [o for o in parsed if not o.is_delete() and _files(roots, o.key_or_group)]
-        # Where nothing else was given, a chosen file is at fault, and what is there without it counts.
-        there = _composed(roots, choices if len(choices) < len(parsed) else ())
-        return _no_such_key(found[1], OmegaConf.to_container(there), roots)
-    if found := re.search(r"An item is already at '([^']+)'", text):
-        return f"+{found[1]}: is there already. Write {found[1]}=..., without the plus."
-    return f"The configuration can't be composed: {_first_line(error)}"
-
-
-def _no_such_key(key: str, config: Any, roots: Sequence[Path]) -> str:
-    section, _, name = key.partition(".")
-    fields = list(config["recipe"])
-    if section == "space" and name in fields:
-        return f"{key}: is not searched so far. To search it, write +{key}=..."
-    if section == "space" and name:
-        return f"{key}: no such recipe field. To search one, write +space.{nearest(name, fields)[0]}=..."
-    if other := _of_another_choice(section, name, config, roots):
-        return f"{key}: no such key. {other}"
-    # As far as the path is right, what follows is compared with what is there alone.
-    above, node, rest = "", config, key
-    while "." in rest and isinstance(inner := node.get(rest.partition(".")[0]), dict):
-        first, _, rest = rest.partition(".")
-        above, node = f"{above}{first}.", inner
-    near, likely = nearest_path(rest, _paths(node))
-    if likely >= ALIKE:
-        return f"{key}: no such key. Did you mean `{above}{near}`? --cfg job shows them all."
-    return f"{key}: no such key. {instead(rest, [str(k) for k in node if k != '_target_'], above)}"
-
-
-def _of_another_choice(section: str, name: str, config: Any, roots: Sequence[Path]) -> str | None:
-    """Which choice of the group takes the key, where that is clearly what was written."""
-    here = _paths(config.get(section))
-    for file in _files(roots, section):
-        there = _paths(OmegaConf.to_container(OmegaConf.load(file), resolve=False))
-        near, likely = nearest_path(name, [path for path in there if path not in here])
-        if likely >= _CLEARLY and likely > nearest_path(name, here)[1]:
-            choice = f"{section}={file.stem}"
-            return f"`{section}.{near}` is one of {choice}: choose that, or drop it."
-    return None
-
-
-def _files(roots: Sequence[Path], group: str) -> list[Path]:
-    return [file for root in roots for file in sorted((root / group).glob("*.yaml"))] if group else []
-
-
 def _resolved(config: Any) -> dict[str, Any]:
     try:
         # What stands at the top first, or a group that refers to it would be blamed.
@@ -268,7 +190,7 @@ def _resolved(config: Any) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         place = error.full_key or "A value"
         raise ConfigError(
-            f"{place}: what it refers to can't be had: {_first_line(error)}. Set the environment variable or "
+            f"{place}: what it refers to can't be had: {first_line(error)}. Set the environment variable or "
             "correct the name between ${ and }."
         ) from error
 
@@ -303,23 +225,6 @@ def _strays(raw: dict[str, Any], parsed: Sequence[Override], known: Groups) -> I
             yield from (f"{group}.{key}" for key in raw[group] if key not in held and key in elsewhere)
 
 
-def _missing(key: str, parsed: Sequence[Override], known: Groups) -> str:
-    if key == "objective.goal" or key.startswith("objective.success."):
-        return (
-            f"{key}: must be given. The objective weighs benefits against costs, and without a goal and "
-            "limits that were written down beforehand any result can be called a success. Write "
-            "objective.goal='...' and objective.success.net_per_ticket_min, resolved_min and wrong_max, or "
-            "objective=loss, which asks for nothing."
-        )
-    if key != "name":
-        return f"{key}: must be given. Write {key}=... or set it in the experiment's file."
-    chosen = next((str(o.value()) for o in parsed if o.key_or_group == "experiment"), None)
-    if chosen is not None and chosen in known["experiment"]:
-        return f"name: {known['experiment'][chosen]} sets none. Add `name: {chosen}` to it."
-    some = offer("experiment", "", known["experiment"])
-    return f"name: no experiment is chosen. Write +experiment=NAME. {some}"
-
-
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, object]]:
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
     if items is None or not node:
@@ -330,19 +235,5 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, object]]:
         yield from _leaves(value, place)
 
 
-def _paths(node: Any, above: str = "") -> list[str]:
-    """Dotted, of all keys: those that hold others too."""
-    items = node.items() if isinstance(node, dict) else ()
-    return [path for key, value in items for path in (f"{above}{key}", *_paths(value, f"{above}{key}."))]
-
-
 def _texts(node: Any) -> Iterator[tuple[str, str]]:
     return ((path, value) for path, value in _leaves(node) if isinstance(value, str))
-
-
-def _first_line(error: Exception) -> str:
-    """What an error of Hydra says, without its frame: the first line that is not one."""
-    text = str(error).strip() or str(error.__cause__).strip() or type(error).__name__
-    lines = [line for line in text.splitlines() if not line.startswith("Error parsing override")]
-    line = re.sub(r"^\w+ raised while resolving interpolation: ", "", (lines or [text])[0])
-    return str(hidden(line)).rstrip(".")

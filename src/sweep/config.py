@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from sweep.agreement import check_agreement
 from sweep.composition import compose_plain, groups, purpose
 from sweep.errors import ConfigError, SpaceError
 from sweep.found import with_found
 from sweep.grammar import spell_out
+from sweep.places import check_places
 from sweep.schema import build, convert, nearest, require
 from sweep.search.allowance import Budget
-from sweep.targets import Target, named_in, read_target
+from sweep.targets import Target, read_target
 from sweep.trust import check_remote_code, trusted_targets
 from sweep.types import Backend, Engine, Recipe
-from sweep.yardsticks import check_objective, read_baselines, read_metrics, read_objective, read_scorers
+from sweep.yardsticks import read_baselines, read_metrics, read_objective, read_scorers
 
 if TYPE_CHECKING:
     from sweep.data.audit.audit import Audit
@@ -170,7 +171,9 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         raise ConfigError(f"{missing[0]}: was removed, but is needed. Drop the override ~{missing[0]}.")
     node = with_found(node)
     found = node["best"] is not None or "best" in composition.by_hand
-    check_remote_code(node["model"], composition, overrides, working_directory, found=found)
+    check_remote_code(
+        node["model"], composition, found=found, overrides=overrides, working_directory=working_directory
+    )
     trusted = trusted_targets(composition)
 
     def target(key: str, kind: type) -> Target:
@@ -218,8 +221,7 @@ def compose(overrides: Sequence[str], *, working_directory: Path | None = None) 
         backend=target("backend", Backend),
         engine=target("engine", Engine),
     )
-    _check_together(config)
-    _check_arguments(config)
+    check_agreement(config)
     if not found:
         check_route(config.scheduler.build(), config.validation.folds)
     return config
@@ -293,126 +295,7 @@ def _check_ranges(config: _Plain) -> None:
         ("evaluation.reply_tokens", reply, reply >= 1, "at least 1"),
         ("data.max_tokens", config.data.max_tokens, config.data.max_tokens >= 16, "at least 16"),
         ("storage_patience", config.storage_patience, config.storage_patience >= 0, "at least 0, in minutes"),
-        ("output", config.output, _is_own(config.output), "a folder of its own, such as runs/mine"),
     ]
     for claimed in claims:
         require(*claimed)
-    _check_checkpoints(config.checkpoints)
-
-
-def _is_own(folder: str) -> bool:
-    own = Path(folder).expanduser().resolve() not in (Path.home(), *Path.cwd().parents, Path.cwd())
-    return bool(folder) and own
-
-
-def _check_checkpoints(place: str) -> None:
-    """Nothing, or ConfigError: no folder, and no URL by which states could be kept."""
-    kind, url, path = place.partition("://")
-    if not url:
-        require("checkpoints", place, _is_own(place), "a folder of its own, such as runs/mine/checkpoints")
-        return
-    if re.search(r"^[^/]*:[^/]*@|[?#]", path):
-        raise ConfigError(
-            f"checkpoints: the {kind} URL must hold no password and no options, for places are shown and "
-            "stored. Leave them out, and give them to fsspec by its environment variables or its "
-            "configuration file."
-        )
-    own = path.strip("/") and "::" not in place
-    require("checkpoints", place, own, f"a place of its own and no chain, such as {kind}://bucket/${{name}}")
-    import fsspec
-
-    try:
-        fsspec.get_filesystem_class(kind)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(
-            f"checkpoints: {kind}:// can't be used ({str(error).rstrip('.')}); fsspec must know its kind and "
-            "have the package for it. Install that, or name a folder that every worker sees."
-        ) from error
-
-
-def _check_together(config: Config) -> None:
-    from optuna.samplers import BaseGASampler, BruteForceSampler, CmaEsSampler, GPSampler, GridSampler
-
-    from sweep.backends.inline import Inline
-    from sweep.evaluation.pareto import Pareto
-    from sweep.search.scheduler import Full
-
-    if config.checkpoints.startswith("memory://") and not issubclass(config.backend.cls, Inline):
-        raise ConfigError(
-            f"checkpoints={config.checkpoints}: what lies in memory is seen by one process alone, and "
-            "backend=inline must be it. Write backend=inline, or name a folder."
-        )
-    sampler, scheduler = config.sampler.cls, config.scheduler.cls
-    unfit = (BruteForceSampler, CmaEsSampler, GridSampler)
-    if named := next((one for one in named_in(config.sampler) if issubclass(one.cls, unfit)), None):
-        raise ConfigError(
-            f"{named.path}: {named.cls.__name__} needs the trial that it draws in the storage, or unpickles "
-            "what it finds there; here a trial is stored after it is drawn, and a storage may be anybody's. "
-            "Write sampler=tpe, and for a small space name its values as choices."
-        )
-    full = issubclass(scheduler, Full)
-    if issubclass(sampler, GPSampler | BaseGASampler) and not full:
-        raise ConfigError(
-            f"sampler: {sampler.__name__} learns from trials that ran to the end, and {scheduler.__name__} "
-            "stops most before. Write scheduler=full, or sampler=tpe."
-        )
-    if issubclass(config.objective.cls, Pareto):
-        if not full:
-            raise ConfigError(
-                "scheduler: objective=pareto judges trials by what they reply once they ran to the end, and "
-                f"{scheduler.__name__} stops most before. Write scheduler=full."
-            )
-        if config.validation.folds is not None:
-            raise ConfigError(
-                f"validation.folds={config.validation.folds}: objective=pareto judges trials by what one "
-                "model replies, and a cross-validation trains one for each fold; it must be null. Write "
-                "validation=holdout, or objective=business."
-            )
-    _check_shared(config)
-    if "epochs" in config.space.distributions() and not full and config.validation.folds is None:
-        raise ConfigError(
-            "space.epochs: warm-up and decay are shares of a trial's own length, so a short run is not the "
-            f"beginning of a long one, and {scheduler.__name__} would compare them at the same rung. Write "
-            "scheduler=full, or leave epochs out with ~space.epochs."
-        )
-
-
-def _check_shared(config: Config) -> None:
-    """Nothing, or ConfigError: what can't be trained by devices that share a model."""
-    devices = config.backend.arguments.get("devices_per_worker", 1)
-    if not isinstance(devices, int) or devices <= 1:
-        return
-    from sweep.engines.solo import Solo
-
-    if not issubclass(config.engine.cls, Solo):
-        raise ConfigError(
-            f"backend.devices_per_worker={devices}: only engine=solo trains one model on several devices, "
-            f"and the engine is {config.engine.cls.__name__}. Write engine=solo, or "
-            "backend.devices_per_worker=1."
-        )
-    if config.recipe.dora or "dora" in config.space.distributions():
-        raise ConfigError(
-            f"backend.devices_per_worker={devices}: DoRA measures whole weights, of which each device has a "
-            "part; recipe.dora must be false and not searched. Write recipe.dora=false, ~space.dora where it "
-            "is searched, or backend.devices_per_worker=1."
-        )
-
-
-def _check_arguments(config: Config) -> None:
-    """Nothing, or what a class says against its arguments: now, not after the data is loaded."""
-    from optuna.exceptions import ExperimentalWarning
-    from optuna.samplers import BaseGASampler
-
-    judges = (*config.metrics.values(), *config.scorers.values(), config.objective)
-    for target in (config.model, config.scheduler, *judges, *config.baselines.values()):
-        target.build()
-    config.backend.build(make_engine=config.engine.build)
-    check_objective(config.objective, metrics=config.metrics, scorers=config.scorers)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        sampler = config.sampler.build(seed=0)
-    if isinstance(sampler, BaseGASampler) and (sampler.population_size or 0) >= config.budget.trials:
-        raise ConfigError(
-            f"sampler.population_size: must be below budget.trials={config.budget.trials}, for the first "
-            f"generation is drawn at random; got {sampler.population_size}. Lower it, or raise budget.trials."
-        )
+    check_places(output=config.output, checkpoints=config.checkpoints)

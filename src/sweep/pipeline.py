@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from sweep.analysis.effects import effects_of
-from sweep.assembly import (
-    Assembly,
-    assemble,
-    at_once,
-    audited,
-    baselines_of,
-    disk_of,
-    git_commit,
-    record_of,
-    yardstick_of,
-)
+from sweep.assembly import Assembly, assemble, audited, baselines_of, yardstick_of
 from sweep.backends.devices import visible_gpus
 from sweep.backends.metered import Metered
 from sweep.commands import interruptible
@@ -29,7 +18,8 @@ from sweep.config import Config
 from sweep.data.audit.finding import Audited
 from sweep.driver import only_driver
 from sweep.errors import TrainingError
-from sweep.evaluation.metrics import LOSS
+from sweep.handover import best_config
+from sweep.opening import asked_of, check_room, open_study, study_record
 from sweep.reporting.console import (
     Transcript,
     tell_audit,
@@ -48,13 +38,10 @@ from sweep.reporting.live import Scoreboard, duration
 from sweep.reporting.markdown import as_markdown
 from sweep.reporting.spending import spent_of, total_of
 from sweep.search.allowance import seconds_left
-from sweep.search.caps import capped, offer
-from sweep.search.disk import Disk
 from sweep.search.lock import only_writer
 from sweep.search.loop import search
-from sweep.search.notes import Asked, Handed
+from sweep.search.notes import Handed
 from sweep.search.outage import Patient
-from sweep.search.plan import Plan
 from sweep.search.storage import open_storage
 from sweep.search.stored import StoredStudy, read_study
 from sweep.search.study import Study
@@ -64,14 +51,12 @@ from sweep.stages.baselines import Baselines, Tried, log_baselines
 from sweep.stages.confirm import Confirmed, confirm, finalists_of, log_confirmed, simpler_from
 from sweep.stages.finalists import Finalists
 from sweep.stages.publish import publish
-from sweep.stages.room import finalist_states, in_words, needs_of, require_room
+from sweep.stages.room import finalist_states
 from sweep.stages.untrained import expectation, score_base
-from sweep.stages.yardstick import Yardstick
-from sweep.targets import built
 from sweep.tracking.best import training_command
 from sweep.tracking.mlflow import Tracker
 from sweep.tracking.record import SweepRecord
-from sweep.types import SPLITS, BestConfig, Score, Standing, View
+from sweep.types import SPLITS, Standing, View
 
 
 class Pipeline:
@@ -102,13 +87,13 @@ class Pipeline:
             require_fit(checked)
             tell_audit(self._told, checked)
             yardstick = yardstick_of(assembly)
-            study, disk = self._open_study(assembly, yardstick)
-            self._check_disk(study, disk)
+            study, disk = open_study(assembly, yardstick, self._storage, self._told)
+            check_room(config, study, disk, self._told)
             assembly = replace(assembly, backend=Metered(assembly.backend, study.keep_spent))
             study.note("audit", checked.as_json())
             study.note("budget", asdict(config.budget))
-            record = self._record(assembly, study)
-            study.note("asked", asdict(self._asked(record)))
+            record = study_record(assembly, study)
+            study.note("asked", asdict(asked_of(config, record)))
             tracker = self._open_tracker(record, study)
             log_audit(checked, tracker, assembly.folder)
             with closing(assembly.backend), tracker, ExitStack() as ending:
@@ -134,75 +119,6 @@ class Pipeline:
         self._told.stage("data", f"{total} rows of {self._config.data.path}: {sizes}{dealt}")
         for note in assembly.data.notes:
             self._told.more(note)
-
-    def _open_study(self, assembly: Assembly, yardstick: Yardstick) -> tuple[Study, Disk]:
-        config, data, folds = self._config, assembly.data, self._config.validation.folds
-        train_rows = len(data.examples["train"])
-        available = max(Counter(data.folds.values()).values()) if folds else len(data.examples["validation"])
-        asked = capped(config.space, config.recipe, train_rows=train_rows, small=config.small_data)
-        for note in asked.notes:
-            self._told.more(f"warning: {note}")
-        if folds is None and not yardstick.aims:
-            for note in offer(config.experiment, train_rows=train_rows, small=config.small_data):
-                self._told.more(note)
-        plan = Plan(
-            name=config.experiment,
-            space=asked.space,
-            defaults=asked.defaults,
-            seed=config.seed,
-            base=assembly.model.identity,
-            trials=config.budget.trials,
-            train_rows=train_rows,
-            evaluation=View("validation", min(config.evaluation.rows or available, available)),
-            least_rows=config.evaluation.least_rows,
-            fingerprint=assembly.fingerprint,
-            metrics=built(config.metrics),
-            judged_by=str(config.objective.arguments.get("rung_metric", LOSS)),
-            guards=config.guards,
-            folds=folds,
-            aimed_by=yardstick if yardstick.aims else None,
-            bounds=config.budget.bounds,
-        )
-        disk = disk_of(assembly, plan)
-        study = Study(
-            plan,
-            storage=self._storage,
-            sampler=lambda seed: config.sampler.build(seed=seed),
-            scheduler=config.scheduler.build(),
-            disk=disk,
-            devices=lambda: assembly.backend.devices,
-        )
-        return study, disk
-
-    def _check_disk(self, study: Study, disk: Disk) -> None:
-        config = self._config
-        needs = needs_of(study, disk, config.confirm, at_once=at_once(config))
-        require_room(needs, disk, disk_gb=config.budget.disk_gb)
-        if needs.state_bytes:
-            self._told.stage("disk", in_words(needs, disk))
-
-    def _record(self, assembly: Assembly, study: Study) -> SweepRecord:
-        config = self._config
-        recipe = {f"recipe.{key}": value for key, value in asdict(config.recipe).items()}
-        return record_of(
-            assembly,
-            name=config.experiment,
-            fingerprint=study.fingerprint,
-            params={**recipe, **_searched(study)},
-        )
-
-    def _asked(self, record: SweepRecord) -> Asked:
-        config = self._config
-        return Asked(
-            purpose=config.purpose,
-            overrides=config.overrides,
-            data=record.data_source,
-            rows=record.rows_by_split,
-            sampler=str(config.sampler),
-            scheduler=str(config.scheduler),
-            config=record.composed_config,
-            git_commit=record.git_commit,
-        )
 
     def _open_tracker(self, record: SweepRecord, study: Study) -> Tracker:
         def standing(trial: str) -> Standing:
@@ -311,7 +227,7 @@ class Pipeline:
         log_trades(study.standings, study.plan.space.names, tracker)
         tell_effects(self._told, effects)
         published = publish(
-            self._best_config(assembly, study, confirmed, checked, tracker.parent_run_id),
+            best_config(assembly, study, confirmed, checked, tracker.parent_run_id),
             confirmed.winner,
             tracker,
             config.tracking,
@@ -333,44 +249,6 @@ class Pipeline:
         tracker.log_file(report)
         tracker.describe(as_markdown(stored, effects))
         self._tell_end(stored, handed, published.notice, report)
-
-    def _best_config(
-        self,
-        assembly: Assembly,
-        study: Study,
-        confirmed: Confirmed,
-        checked: Audited,
-        mlflow_run: str,
-    ) -> BestConfig:
-        confirmation = confirmed.confirmation
-        best, first, second = study.standing(confirmation.trial), confirmation.winner, confirmation.defaults
-        assert best.trial.number is not None
-        stop, horizon = study.route.whole(best)
-        return BestConfig(
-            recipe=best.trial.recipe,
-            model=assembly.model_description,
-            experiment=self._config.experiment,
-            study=study.plan.name,
-            trial=best.trial.number,
-            horizon=horizon,
-            stop=stop,
-            unit=study.plan.unit,
-            seed=self._config.seed,
-            data_fingerprint=assembly.data.fingerprint,
-            fingerprint=study.fingerprint,
-            validation=_validation(best, study.plan.metrics),
-            confirm=first.confirm,
-            default_confirm=second.confirm if second else None,
-            test=first.test,
-            default_test=second.test if second else None,
-            baselines={one.name: one.confirm for one in confirmation.baselines},
-            decision=confirmation.judgement.outcome,
-            verdicts=(confirmation.judgement.verdict, *confirmation.verdicts, *checked.verdicts),
-            git_commit=git_commit(),
-            mlflow_run=mlflow_run,
-            overrides=self._config.overrides,
-            folds=study.plan.folds,
-        )
 
     # What is printed
 
@@ -399,18 +277,3 @@ def _no_result(study: Study) -> str:
             "ran out, more of what did (budget.minutes, budget.gpu_hours, budget.cost).",
         ]
     )
-
-
-def _validation(standing: Standing, names: Iterable[str]) -> Score:
-    """The score at the last rung, with the metrics of these names."""
-    metrics = standing.reports[-1].metrics
-    return Score(
-        value=standing.loss,
-        standard_error=metrics["validation_loss_error"],
-        examples=int(metrics["validation_rows"]),
-        metrics={name: metrics[name] for name in names if name in metrics},
-    )
-
-
-def _searched(study: Study) -> dict[str, str]:
-    return {f"space.{parameter.name}": str(parameter) for parameter in study.plan.space.parameters}

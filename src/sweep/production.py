@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -20,24 +18,21 @@ from sweep.composition import groups
 from sweep.config import Config
 from sweep.data.folds import Validation
 from sweep.driver import only_driver
-from sweep.engines import checkpoint
 from sweep.engines.model import from_description
-from sweep.errors import ConfigError, TrainingError
+from sweep.errors import ConfigError
 from sweep.evaluation.compare import paired_difference
 from sweep.evaluation.metrics import score
 from sweep.reporting.console import Transcript
 from sweep.reporting.live import duration
-from sweep.search.length import Length, length_of
-from sweep.search.loop import Jobs, run_jobs
 from sweep.search.ranges import validate_recipe
+from sweep.search.states import exported
 from sweep.targets import built
 from sweep.tracking.best import save_best
 from sweep.tracking.mlflow import Tracker
 from sweep.tracking.registry import Adapter, RegisteredAdapter, load_best, register_adapter
-from sweep.types import BestConfig, Job, Progress, Report, Split, Standing, Trial, TrialState, View
+from sweep.training import Training, training_of
+from sweep.types import BestConfig
 
-# A killed training loses at most one part.
-_PARTS = 4
 # An override of what a registered configuration brings.
 _SETS_RECIPE = re.compile(r"[+~]*(recipe|model)[.=@]")
 
@@ -58,11 +53,11 @@ class Production:
                 self._config = dataclasses.replace(self._config, validation=Validation(folds=best.folds))
             assembly = assemble(self._config, model=from_description(best.model) if best else None)
             assembly.clear_leftovers()
-            training = _training(assembly, best, self._told)
+            training = training_of(assembly, best, self._told)
             self._tell_start(training, best)
             with closing(assembly.backend), self._open_tracker(training) as tracker:
                 training.tracker = tracker
-                self._train(training)
+                training.run()
                 tracker.sync([training.standing])
                 self._conclude(training, best, tracker)
         return 0
@@ -90,32 +85,9 @@ class Production:
         validate_recipe(best.recipe, f"{uri}: recipe")
         return best
 
-    def _train(self, training: _Training) -> None:
-        """Train to the end, from the newest whole checkpoint on. Interrupted, the step that runs is kept.
-
-        The one before it is kept on the way, in case it is found broken.
-        """
-        seen, state = training.newest_checkpoint()
-        if seen:
-            self._told.more(f"going on from {seen} of {training.length.stop} examples")
-        for stop in _parts(seen, training.length.stop, training.trial.recipe.batch_size):
-            jobs = Jobs([training.job(seen, stop, state, training.watched)])
-            with interruptible(jobs.interrupt):
-                reports = run_jobs(jobs, training.assembly.backend, [training])
-            (report,) = reports.values()
-            if report.state == "broken" and state is not None:
-                if not checkpoint.is_broken(state):
-                    raise TrainingError(f"{report.error} {checkpoint.WHOLE_HERE}")
-                self._told.more(f"warning: {report.error}")
-                checkpoint.remove(state)
-                self._train(training)
-                return
-            seen, state = stop, _reached(report, "training").checkpoint
-            checkpoint.keep_newest(training.place, 1 if seen == training.length.stop else 2)
-
-    def _conclude(self, training: _Training, best: BestConfig | None, tracker: Tracker) -> None:
+    def _conclude(self, training: Training, best: BestConfig | None, tracker: Tracker) -> None:
         assembly = training.assembly
-        trained, base = self._score(training, training.standing.reports[-1].checkpoint)
+        trained, base = training.scored()
         wanted = built(self._config.metrics)
         golden, before = score(trained.rows, wanted), score(base.rows, wanted)
         gain = paired_difference(
@@ -130,11 +102,11 @@ class Production:
         metrics |= {f"golden_{name}": value for name, value in golden.metrics.items()}
         measured = {f"base/golden_{name}": value for name, value in before.metrics.items()}
         tracker.log_metrics({**metrics, **measured, "base/golden_loss": before.value})
-        exported = checkpoint.export_adapter(trained.checkpoint or "", assembly.folder / "adapter")
-        self._told.stage("adapter", f"{exported} (PEFT)")
+        adapter_folder = exported(trained.checkpoint or "", assembly.folder / "adapter")
+        self._told.stage("adapter", f"{adapter_folder} (PEFT)")
         if self._config.tracking.register:
             adapter = Adapter(
-                folder=exported,
+                folder=adapter_folder,
                 base=assembly.model_description,
                 system_prompt=self._config.data.system_prompt,
                 best_yaml=self._best_yaml(best, assembly),
@@ -143,14 +115,6 @@ class Production:
             self._told.stage("registry", f"{registered.uri} as {registered.alias}")
         self._told.say(f"\ndone in {duration(time.monotonic() - self._begun)}")
         self._told.say(f"look   {tracker.ui_command()}")
-
-    def _score(self, training: _Training, trained: str | None) -> tuple[Report, Report]:
-        """The golden rows' losses with the adapter and without."""
-        end = training.length.stop
-        jobs = [training.job(end, end, trained, "golden"), training.job(0, 0, None, "golden")]
-        reports = run_jobs(jobs, training.assembly.backend)
-        first, second = (_reached(reports[job.id], "scoring the golden rows") for job in jobs)
-        return first, second
 
     def _register(
         self, adapter: Adapter, metrics: Mapping[str, float], tracker: Tracker, *, ships: bool
@@ -171,7 +135,7 @@ class Production:
             return save_best(best, assembly.folder / "best.yaml")
         return groups()["best"].get(self._config.added("best") or "")
 
-    def _open_tracker(self, training: _Training) -> Tracker:
+    def _open_tracker(self, training: Training) -> Tracker:
         trial = training.trial
         record = record_of(
             training.assembly,
@@ -182,7 +146,7 @@ class Production:
         folder = training.assembly.folder
         return Tracker(self._config.tracking, record, lambda _: training.standing, folder=folder)
 
-    def _tell_start(self, training: _Training, best: BestConfig | None) -> None:
+    def _tell_start(self, training: Training, best: BestConfig | None) -> None:
         config, data = self._config, training.assembly.data
         self._told.title("train", config.experiment)
         sizes = {name: len(rows) for name, rows in data.examples.items()}
@@ -207,106 +171,3 @@ class Production:
             self._told.more(
                 "the recipe was found on other data or other splits; look at the golden loss with care"
             )
-
-
-class _Training:
-    """One recipe on its way to its end: makes its jobs, keeps its standing, tells of each tenth step."""
-
-    def __init__(self, trial: Trial, length: Length, assembly: Assembly, told: Transcript) -> None:
-        self.trial = trial
-        self.length = length
-        self.assembly = assembly
-        self.standing = Standing(trial=trial, state="running", reports=())
-        self.tracker: Tracker | None = None
-        # A pool of folds leaves no validation rows.
-        self.watched: Split = "confirm" if assembly.data.folds else "validation"
-        self._told = told
-        self._steps = 0
-
-    @property
-    def place(self) -> str:
-        """Below which its states lie, by examples seen."""
-        return f"{self.assembly.checkpoints}/{self.trial.id}"
-
-    def newest_checkpoint(self) -> tuple[int, str | None]:
-        """Examples seen and place; 0 and None before the first."""
-        return checkpoint.latest(self.place) or (0, None)
-
-    def job(self, start: int, stop: int, state: str | None, evaluation: Split) -> Job:
-        """Scored on as many of the watched rows as a rung of the search is, or on every golden row."""
-        rows = self.assembly.config.evaluation.rows if evaluation == self.watched else None
-        return Job(
-            id=f"{self.trial.id}@{stop}/{evaluation}",
-            attempt=0,
-            trial=self.trial,
-            start=start,
-            stop=stop,
-            horizon=self.length.horizon,
-            checkpoint=state,
-            train=View("train"),
-            evaluation=View(evaluation, rows),
-        )
-
-    def log(self, event: Progress | Report) -> None:
-        if isinstance(event, Report):
-            self._take(event)
-            loss = event.validation_loss
-            result = event.state if loss is None else f"{self.watched} loss {loss:.4f}"
-            self._told.more(f"{event.examples_seen:>7} examples  {result}")
-        else:
-            self._steps += 1
-            if self._steps % 10 == 0:
-                self._told.more(f"{event.examples_seen:>7} examples  train loss {event.train_loss:.4f}")
-        if self.tracker is not None:
-            self.tracker.log(event)
-
-    def _take(self, report: Report) -> None:
-        if report.state == "stopped" or report.state == "broken":
-            return
-        state: TrialState = "running"
-        if report.state != "reached":
-            state = report.state
-        elif report.examples_seen >= self.length.stop:
-            state = "complete"
-        reports = (*self.standing.reports, dataclasses.replace(report, rows=()))
-        self.standing = dataclasses.replace(self.standing, state=state, reports=reports, reason=report.error)
-
-
-def _reached(report: Report, doing: str) -> Report:
-    if report.state != "reached":
-        raise TrainingError(
-            f"{doing} ended as {report.state} at {report.examples_seen} examples: {report.error}"
-        )
-    return report
-
-
-def _training(assembly: Assembly, best: BestConfig | None, told: Transcript) -> _Training:
-    config = assembly.config
-    recipe = best.recipe if best else config.recipe
-    found = asdict(best) if best else config.best or {}
-    length = length_of(recipe, found, rows=len(assembly.data.examples["train"]))
-    given = [
-        asdict(recipe),
-        length,
-        assembly.data.fingerprint,
-        assembly.model.identity,
-        dict(assembly.model_description),
-        config.engine.cls.__name__,
-        config.seed,
-        config.data.max_tokens,
-    ]
-    key = hashlib.sha256(json.dumps(given).encode()).hexdigest()[:12]
-    trial = Trial(
-        id=f"train/{key}", number=None, recipe=recipe, seed=config.seed, base=assembly.model.identity
-    )
-    return _Training(trial, length, assembly, told)
-
-
-def _parts(seen: int, end: int, batch_size: int) -> list[int]:
-    """Where training pauses to keep a checkpoint, after whole steps; the last is the end.
-
-    Begun at the end, it is all that is left: to be scored again.
-    """
-    steps = end // batch_size
-    stops = {steps * part // _PARTS * batch_size for part in range(1, _PARTS)}
-    return [*sorted(stop for stop in stops if seen < stop < end), end]

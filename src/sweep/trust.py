@@ -31,33 +31,27 @@ def trusted_targets(composition: Composition) -> tuple[str, ...]:
 def check_remote_code(
     model: object,
     composition: Composition,
-    overrides: Sequence[str],
-    working_directory: Path | None,
     *,
     found: bool,
+    overrides: Sequence[str],
+    working_directory: Path | None,
 ) -> None:
     """Nothing, or ConfigError: the model would run its repository's code, and no consent is for that one.
 
-    found: whether `+best` may have brought it. Consent is for the model that is configured without: who gives
-    it has read that, and not what somebody's file puts in its place.
+    found: whether `+best` may have brought it. A consent is for the model that is configured without: that is
+    the one that who gives it has read of, not what a file of results puts in its place.
     """
-    if not _runs_code(model):
+    if not isinstance(model, Mapping) or not model.get("trust_remote_code"):
         return
-    assert isinstance(model, Mapping)
     given = "model.trust_remote_code" in composition.by_hand
-    if given and not found:
-        return
-    if not found:
+    if not found and not given:
         raise ConfigError(
             "model.trust_remote_code: a file sets it, but only the command line may decide to run code from "
             "a model's repository. If you reviewed that code, write ++model.trust_remote_code=true on the "
             "command line."
         )
-    if given:
-        others = [override for override in overrides if not _SETS_BEST.match(override)]
-        configured = compose_plain(others, working_directory).plain["model"]
-        if _runs_code(configured) and _code(configured) == _code(model):
-            return
+    if not found or (given and _code(model) == _consented(overrides, working_directory)):
+        return
     path, revision = ("null" if part is None else part for part in _code(model))
     consent = shlex.join([f"++model.path={path}", f"++model.revision={revision}"])
     raise ConfigError(
@@ -67,8 +61,11 @@ def check_remote_code(
     )
 
 
-def _runs_code(model: object) -> bool:
-    return isinstance(model, Mapping) and bool(model.get("trust_remote_code"))
+def _consented(overrides: Sequence[str], working_directory: Path | None) -> tuple[object, object] | None:
+    """The code of the model that is configured without `+best`; None where that is refused."""
+    others = [override for override in overrides if not _SETS_BEST.match(override)]
+    model = compose_plain(others, working_directory).plain["model"]
+    return _code(model) if model.get("trust_remote_code") else None
 
 
 def _code(model: Mapping[str, object]) -> tuple[object, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import uuid
@@ -104,13 +105,21 @@ def test_sums_lead_nowhere_else(place: str, tmp_path: Path) -> None:
         raise AssertionError("it was taken for whole")
 
 
+def test_what_is_no_checkpoint_stays_and_is_told_to(place: str) -> None:
+    write(f"{place}/96")
+    system, path = fsspec.core.url_to_fs(f"{place}/96/checksums.json")
+    system.rm_file(path)
+    assert not checkpoint.remove(f"{place}/96")
+    assert checkpoint.files(place).keys() == {"96/weights"}
+
+
 def test_only_the_newest_are_kept_and_what_is_removed_is_gone(place: str) -> None:
     for examples in (8, 104, 32):
         write(f"{place}/{examples}")
     checkpoint.keep_newest(place, 2)
     assert {path.partition("/")[0] for path in checkpoint.files(place)} == {"104", "32"}
-    checkpoint.remove(f"{place}/104")
-    checkpoint.remove(f"{place}/104")
+    assert checkpoint.remove(f"{place}/104")
+    assert checkpoint.remove(f"{place}/104"), "there is nothing left of it"
     assert checkpoint.latest(place) == (32, f"{place}/32")
 
 
@@ -150,6 +159,50 @@ def test_killed_between_files_and_sums_it_is_no_checkpoint_and_the_one_before_is
     assert checkpoint.latest(place) == (32, f"{place}/32")
     write(f"{place}/96")
     assert checkpoint.latest(place) == (96, f"{place}/96")
+
+
+def remove_and_die(place: str, after: int) -> bool:
+    """Remove it in a process that dies before the change number `after` to a folder; whether it did."""
+
+    def die(event: str, _: object) -> None:
+        nonlocal after
+        if event in ("os.remove", "os.rename", "os.rmdir"):
+            after -= 1
+            if after < 0:
+                os._exit(9)
+
+    if not (child := os.fork()):
+        sys.addaudithook(die)
+        os._exit(0 if checkpoint.remove(place) else 1)
+    died = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert died in (0, 9)
+    return died == 9
+
+
+@pytest.mark.parametrize("place", ["folder", "file"], indirect=True)
+def test_whenever_a_removal_is_killed_what_is_left_is_no_state_and_goes_at_the_next_start(
+    place: str, tmp_path: Path
+) -> None:
+    write(f"{place}/32")
+    kept = checkpoint.files(place)
+    deaths = 0
+    while True:
+        with checkpoint.writing(f"{place}/96") as aside:
+            for name in ("a", "weights", "z"):
+                (aside / name).write_bytes(b"\x00")
+        whole = checkpoint.files(f"{place}/96")
+        if not remove_and_die(f"{place}/96", deaths):
+            break
+        found = checkpoint.files(f"{place}/96")
+        assert checkpoint.latest(place) == ((96, f"{place}/96") if found == whole else (32, f"{place}/32"))
+        if "://" not in place:
+            assert found in (whole, {}), "half a state is called by another name"
+        checkpoint.clear_leftovers(tmp_path)
+        assert checkpoint.remove(f"{place}/96")
+        assert checkpoint.files(place) == kept
+        deaths += 1
+    assert deaths >= 4
+    assert checkpoint.files(place) == kept
 
 
 def test_what_a_killed_process_fetched_goes_with_the_next_use(

@@ -427,3 +427,20 @@ def test_what_a_disk_knows_is_what_lies_there(tmp_path: Path) -> None:
     found = sum(checkpoint.files(str(tmp_path / "checkpoints")).values())
     assert disk.used_bytes == found == disk_of(tmp_path).used_bytes
     assert disk.left_bytes == 1e9 - found
+
+
+def test_only_what_is_gone_counts_as_freed(tmp_path: Path) -> None:
+    place = str(tmp_path / "checkpoints")
+    for state in ("1/40", "1/80"):
+        with checkpoint.writing(f"{place}/{state}") as aside:
+            (aside / "weights").write_bytes(bytes(STATE_BYTES))
+    sums = Path(place, "1/80/checksums.json")
+    # By which a state is known: what lacks it is not removed.
+    known = sums.read_bytes()
+    sums.unlink()
+    disk = disk_of(tmp_path, most_bytes=1e6)
+    disk.drop("1")
+    assert disk.used_bytes == sum(checkpoint.files(place).values()) == STATE_BYTES
+    sums.write_bytes(known)
+    disk.drop("1")
+    assert disk.used_bytes == sum(checkpoint.files(place).values()) == 0

@@ -168,3 +168,13 @@ def test_a_state_that_is_found_broken_is_trained_again_at_another_start(tmp_path
     assert ran == ["a"]
     found, _ = run(tmp_path, scoring)
     assert found["a/scored"].state == "reached"
+
+
+def test_a_state_that_only_its_worker_finds_broken_stays_and_the_reason_is_told(tmp_path: Path) -> None:
+    trained, _ = run(tmp_path, JOBS[:1])
+    state = trained["a"].checkpoint or ""
+    scoring = [job("a/scored", start=16, checkpoint=state)]
+    found, _ = run(tmp_path, scoring, bad={"a/scored": "broken"})
+    assert found["a/scored"].state == "failed"
+    assert "Here it is whole: `checkpoints` must be a place" in (found["a/scored"].error or "")
+    assert run(tmp_path, JOBS[:1]) == (trained, [])

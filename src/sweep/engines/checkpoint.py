@@ -1,7 +1,8 @@
 """States that are whole or absent: in folders, or below any URL that fsspec knows.
 
-A place is either. In a folder a state is written aside, checksummed and renamed. An object store renames
-nothing: there the files come first and their checksums last, and what has none is no checkpoint.
+A place is either. In a folder a state is written aside, checksummed and renamed; what is deleted is renamed
+first. An object store renames nothing: there the files come first and their checksums last, and what has none
+is no checkpoint; what is deleted loses them last, and until then is known to lack files.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sweep.errors import CheckpointError
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 _SUMS = "checksums.json"
-# What `writing` and a worker's scratch folder are called while they are in use.
+# What is written, what is deleted and a worker's scratch folder are called while they are in use.
 _ASIDE = re.compile(r"\..+\.\d+")
 _SCRATCH = "sweep-state-"
 
@@ -33,6 +34,11 @@ _SCRATCH = "sweep-state-"
 def own(target: Path) -> Path:
     """A path beside the target that no other process uses, of whatever machine shares the folder."""
     return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}")
+
+
+def _going(target: Path) -> Path:
+    """What it is called while it is deleted: half of it is no state."""
+    return own(target.with_name(f"{target.name}.going"))
 
 
 @contextmanager
@@ -49,15 +55,19 @@ def writing(target: str | Path) -> Iterator[Path]:
         return
     target = Path(target)
     aside = own(target)
-    shutil.rmtree(aside, ignore_errors=True)
+    going = _going(target)
+    for left in (aside, going):
+        shutil.rmtree(left, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         yield aside
         _add_sums(aside)
-        shutil.rmtree(target, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            target.replace(going)
         aside.replace(target)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        for left in (aside, going):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -108,10 +118,6 @@ def whole(place: str) -> str:
     return place
 
 
-# Who finds a state broken may be the one that reads it wrongly.
-WHOLE_HERE = "Here it is whole: `checkpoints` must be a place that every worker reads as this machine does."
-
-
 def is_broken(place: str) -> bool:
     """Whether it is not whole, looked at file by file wherever it lies."""
     try:
@@ -135,14 +141,24 @@ def keep_newest(place: str, count: int) -> None:
         remove(f"{place}/{number}")
 
 
-def remove(place: str) -> None:
-    """Delete a checkpoint. A folder that is none stays: a storage must not say what else is deleted."""
+def remove(place: str) -> bool:
+    """Delete a checkpoint; whether nothing is left of it. Interrupted half-way, it is none any more.
+
+    A folder that is none stays: a storage must not say what else is deleted.
+    """
     if is_url(place):
-        with suppress(CheckpointError):
+        try:
             _read_sums(place)
-            remote.remove(place, first=_SUMS)
-    elif Path(place, _SUMS).is_file():
-        shutil.rmtree(place, ignore_errors=True)
+        except CheckpointError:
+            return not remote.files(place)
+        remote.remove(place, last=_SUMS)
+        return True
+    folder, going = Path(place), _going(Path(place))
+    if (folder / _SUMS).is_file():
+        with suppress(OSError):
+            folder.replace(going)
+    shutil.rmtree(going, ignore_errors=True)
+    return not (folder.exists() or going.exists())
 
 
 def files(place: str) -> dict[str, int]:
@@ -161,7 +177,7 @@ def files(place: str) -> dict[str, int]:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes were writing below the folder: nobody else may be writing there."""
+    """Remove what killed processes were writing or deleting below the folder: nobody else may be there."""
     for path in list(folder.rglob(".*")):
         if path.is_dir() and _ASIDE.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)

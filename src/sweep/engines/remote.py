@@ -24,7 +24,7 @@ def is_url(place: str | Path) -> bool:
 
 def upload(folder: Path, url: str, *, last: str) -> None:
     """The folder's files in place of what was there. last: the one that they are not whole without."""
-    remove(url, first=last)
+    remove(url, last=last)
     with _reached(url) as (files, path):
         files.makedirs(path, exist_ok=True)
         for file in sorted(folder.iterdir(), key=lambda file: (file.name == last, file.name)):
@@ -53,14 +53,16 @@ def files(url: str) -> dict[str, int]:
         return {name[start:]: int(entry["size"] or 0) for name, entry in found.items()}
 
 
-def remove(url: str, *, first: str) -> None:
-    """Leave nothing there. first: the file without which the others are not whole."""
+def remove(url: str, *, last: str) -> None:
+    """Leave nothing there. last: the file that tells, as long as it is there, which others are lacking."""
     with _reached(url) as (files, path):
         files.invalidate_cache()
         if not files.isdir(path):
             return
-        if files.isfile(f"{path}/{first}"):
-            files.rm_file(f"{path}/{first}")
+        # One by one: what removes many at once does so in no order.
+        for file in files.find(path):
+            if file.rpartition("/")[2] != last:
+                files.rm_file(file)
         files.rm(path, recursive=True)
 
 

@@ -21,7 +21,7 @@ _OWN = re.compile(r"(\d+)/(?:fold\d+/)?\d+")
 
 
 class Disk:
-    """The states of a study's trials. Each is removed once, when nobody needs it any more.
+    """The states of a study's trials. Each is removed once nobody needs it, and counts until it is gone.
 
     place: a folder or URL, looked through now for what no report tells of; None: reports tell of all, and
     there is room for more. most_bytes: that may lie there; None: what its file system has free, below a URL
@@ -96,8 +96,9 @@ class Disk:
 
     def _remove(self, trial: str, names: Iterable[str]) -> None:
         for name in list(names):
-            checkpoint.remove(self._states[trial].pop(name))
-            self.used_bytes -= self._bytes.pop(name, 0)
+            if checkpoint.remove(self._states[trial][name]):
+                del self._states[trial][name]
+                self.used_bytes -= self._bytes.pop(name, 0)
 
 
 def _name(state: str) -> str:

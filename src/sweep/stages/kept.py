@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sweep.engines.checkpoint import is_broken, remove, whole
+from sweep.engines.checkpoint import remove, whole
 from sweep.errors import CheckpointError
 from sweep.paths import write_whole
 from sweep.search.loop import Jobs
+from sweep.search.states import judged_broken
 from sweep.types import Backend, Job, Reply, Report, RowLoss, RowProbe
 
 
@@ -33,13 +34,10 @@ def run_kept(jobs: Sequence[Job], backend: Backend, *, path: Path, key: Sequence
     for event in backend.run(Jobs(missing)) if missing else ():
         if not isinstance(event, Report):
             continue
-        found[event.job] = event
+        found[event.job] = judged_broken(event, next(job for job in missing if job.id == event.job))
         if event.state == "reached":
             kept[digests[event.job]] = asdict(event)
             write_whole(path, json.dumps(kept))
-        state = next(job.checkpoint for job in missing if job.id == event.job)
-        if event.state == "broken" and state and is_broken(state):
-            remove(state)
     return {job.id: found[job.id] for job in jobs if job.id in found}
 
 

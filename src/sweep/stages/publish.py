@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep.engines.checkpoint import export_adapter, holds_adapter
+from sweep.engines.checkpoint import holds_adapter
+from sweep.search.states import exported
 from sweep.tracking.best import Written, write_best
 from sweep.tracking.mlflow import Tracker, Tracking
 from sweep.tracking.registry import Adapter, RegisteredAdapter, register_adapter
@@ -39,7 +40,8 @@ def publish(
 ) -> Published:
     """Write the configuration, log it on the parent run, register the winner's adapter as challenger.
 
-    A winner that fails its guards or a hard limit is not registered.
+    A winner that fails its guards or a hard limit is not registered. Raises TrainingError where its state is
+    broken, which then is removed.
     """
     written = write_best(best, _FOLDER / f"{best.experiment}.yaml")
     tracker.log_file(written.path)
@@ -54,7 +56,7 @@ def publish(
     if not tracking.register or checkpoint is None or not holds_adapter(checkpoint):
         return Published(path=written.path, notice=written.notice, adapter=None)
     adapter = Adapter(
-        folder=export_adapter(checkpoint, folder / "best_adapter"),
+        folder=exported(checkpoint, folder / "best_adapter"),
         base=best.model,
         system_prompt=system_prompt,
         best_yaml=written.path,
