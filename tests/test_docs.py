@@ -207,13 +207,18 @@ def mentioned() -> list[Said]:
     return [*{said.text: said for said in reversed(found)}.values()][::-1]
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A composed configuration."""
+    return compose_plain(["+experiment=smoke"], tmp_path_factory.mktemp("empty")).plain
+
+
 @pytest.mark.parametrize("said", mentioned(), ids=str)
 def test_each_key_that_is_mentioned_is_one(
-    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    said: Said, plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     key, _, value = said.text.lstrip("+~").partition("=")
-    plain = compose_plain(["+experiment=smoke"]).plain
     known = {*keys(plain), *groups(), *(f"space.{field.name}" for field in fields(Recipe))}
     added = said.text.startswith("+") and key.partition(".")[0] in plain
     assert key in known or added

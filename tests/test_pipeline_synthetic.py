@@ -57,7 +57,7 @@ TRAIN = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One working directory: MLflow takes ten seconds to make its database."""
+    """One working directory and one MLflow database."""
     folder = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

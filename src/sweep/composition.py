@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from hydra import compose as hydra_compose
-from hydra import initialize
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override, Quote, QuotedString
@@ -128,12 +128,14 @@ def _composed(roots: Sequence[Path], parsed: Sequence[Override]) -> DictConfig:
     # The primary file by itself, from the store: its folder must not come before the user's.
     primary = OmegaConf.load(packaged_root() / "conf" / "config.yaml")
     ConfigStore.instance().store(name=_PRIMARY, node=primary)
-    files = ",".join(QuotedString(f"file://{root}", Quote.single).with_quotes() for root in roots)
+    first, *others = roots
+    files = ",".join(QuotedString(f"file://{root}", Quote.single).with_quotes() for root in others)
     # What is added last wins, and `best` must win over the experiment.
     ordered = sorted(parsed, key=lambda override: override.key_or_group == "best")
     lines = [f"hydra.searchpath=[{files}]", *(cast("str", override.input_line) for override in ordered)]
     try:
-        with initialize(config_path=None, job_name="sweep", version_base="1.3"):
+        # Not `initialize`, which looks for its caller's file through all modules.
+        with initialize_config_dir(str(first), job_name="sweep", version_base="1.3"):
             own = _shipped_hydra_node()
             config = hydra_compose(_PRIMARY, overrides=lines, return_hydra_config=True)
             # As long again, so only where there may be something: another project's files may lie there.

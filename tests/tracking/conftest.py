@@ -12,7 +12,7 @@ from tests.tracking.sweeps import Shop, close_all
 
 @pytest.fixture(scope="session")
 def shop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for all: MLflow takes ten seconds to make it."""
+    """One database for all."""
     return tmp_path_factory.mktemp("store")
 
 
