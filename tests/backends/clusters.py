@@ -125,7 +125,9 @@ class Cluster:
 
     def close(self) -> None:
         for node in reversed(self._nodes.copy()):
-            self.kill(node)
+            # One that ended by itself has told why.
+            if node.poll() is None:
+                self.kill(node)
 
 
 @contextmanager
