@@ -362,6 +362,21 @@ class TestDriver:
         assert said.returncode != 0
         assert "Unauthenticated" in said.stderr
 
+    def test_a_cluster_without_a_token_is_joined_with_a_warning(self) -> None:
+        disabled = {"RAY_AUTH_MODE": "disabled"}
+        join = "import sys; from sweep.backends.ray_cluster import join; join(sys.argv[1])"
+        with cluster() as unguarded:
+            unguarded.add(cpus=1, environment=disabled)
+            said = subprocess.run(
+                [sys.executable, "-c", join, unguarded.address],
+                env={**os.environ, **unguarded.environment, **disabled},
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=True,
+            )
+        assert "asks for no token: whoever reaches its ports can run code on every node" in said.stderr
+
     def test_an_address_where_no_cluster_is_says_so(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

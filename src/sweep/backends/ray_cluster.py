@@ -23,6 +23,8 @@ _STORE_BYTES = 200 * 2**20
 
 _CONNECT_SECONDS = 10
 
+_logger = logging.getLogger("sweep.backends")
+
 # Ray asks the clouds' metadata services where it runs, usage statistics or not. This proxy answers nothing.
 _NOWHERE = {"http_proxy": "http://127.0.0.1:9"}
 
@@ -43,6 +45,12 @@ def join(address: str) -> None:
             f"{' '.join(str(error).split())}. Run it on a node of the cluster, with its token, and give "
             "host:port of the head node, or auto; or write backend.address=null for one of this machine."
         ) from error
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        _logger.warning(
+            "The Ray cluster at %s asks for no token: whoever reaches its ports can run code on every node. "
+            "Start its nodes, and the sweep, with RAY_AUTH_MODE=token (docs/clusters.md).",
+            address,
+        )
 
 
 def _require_listener(address: str) -> None:
