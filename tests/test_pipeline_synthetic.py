@@ -331,7 +331,7 @@ def test_the_report_lies_in_the_folder_and_in_the_runs(swept: str) -> None:
     parent, _ = runs("smoke")
     client = mlflow.MlflowClient("sqlite:///mlflow.db")
     assert "report.html" in [artifact.path for artifact in client.list_artifacts(parent.info.run_id)]
-    assert "| | best (trial" in parent.data.tags["mlflow.note.content"]
+    assert "|  | best (trial" in parent.data.tags["mlflow.note.content"]
     written = report.read_text("utf-8")
     report.unlink()
     assert run_reader("sweep.report", SWEEP, report_command) == 0
