@@ -229,32 +229,33 @@ class TestNodes:
         assert added
 
     def test_nodes_that_can_not_load_are_done_without(
-        self, head: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One has no model, another no sweep; a good one joins afterwards."""
+        """Of a cluster of its own, one has no model, another no sweep; a good one joins afterwards."""
         (tmp_path / "poison" / "sweep").mkdir(parents=True)
         (tmp_path / "poison" / "sweep" / "__init__.py").write_text("raise ImportError('of another version')")
         path = os.pathsep.join([str(tmp_path / "poison"), os.environ.get("PYTHONPATH", "")])
         coming = iter([{"UNABLE": "1"}, {"PYTHONPATH": path}, {}])
-        added: list[subprocess.Popen[bytes]] = []
+        added: list[object] = []
         error = ModelError("model.path=/nowhere: no such folder.")
         engine = partial(Unable, inputs=synthetic_inputs(tmp_path), error=error)
         source = Jobs([job(0, 10**6, trial=str(number), horizon=10**6) for number in range(9)])
         running: set[str] = set()
-        with closing(on_ray(engine, tmp_path, workers=None)) as backend:
+        with cluster(host=50) as made, closing(on_ray(engine, tmp_path, workers=None)) as backend:
+            for name, value in made.environment.items():
+                monkeypatch.setenv(name, value)
+            made.add(cpus=2)
             for event in backend.run(source):
                 running.add(event.trial)
                 if len(running) == 2 and len(added) == len(caplog.records) < 3:
-                    added.append(head.add(cpus=1, environment=next(coming)))
+                    added.append(made.add(cpus=1, environment=next(coming)))
                 if len(running) == 3:
                     source.interrupt()
         first, second = (record.message for record in caplog.records)
         assert first.endswith("the others go on. model.path=/nowhere: no such folder.")
         assert f"on {socket.gethostname()}, node " in first
         assert "can't run workers: ImportError: of another version Install" in second
-        assert noted(tmp_path, "unable") == [noted(tmp_path, "unable")[0]], "and not tried again"
-        for node in added:
-            head.kill(node)
+        assert len(noted(tmp_path, "unable")) == 1, "and not tried again"
 
     def test_one_without_work_is_let_go(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """It takes its time to clear up, while the other's steps are heard."""

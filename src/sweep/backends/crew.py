@@ -247,7 +247,7 @@ class Crew(ABC):
     def _mourn(self, seat: Seat[Any], raised: Raised) -> Iterator[Report]:
         """What the engine raised: the driver's own error, the end of that worker, or of its place."""
         if seat.ready:
-            if raised.error is not None:
+            if raised.error is not None and not seat.leaving:
                 raise raised.error
             last = raised.trace.splitlines()[-1]
             yield from self._bury(seat, f"raised what no trial caused by itself, {last}")
