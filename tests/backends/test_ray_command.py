@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import sys
+import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -60,6 +61,9 @@ def test_killed_and_interrupted_it_finds_what_one_process_finds(tmp_path: Path) 
     assert_closed(processes_of(driver.pid))
     (first, _) = workers_of(driver.pid)
     first.kill()
+    while "was killed (SIGKILL)" not in (on_ray / "log").read_text():
+        assert driver.poll() is None, (on_ray / "log").read_text()
+        time.sleep(0.05)
     wait_for_trials(driver, on_ray, 6)
     everything = processes_of(driver.pid)
     # As a terminal does: to all that Ray started in the driver's group, too.
@@ -67,7 +71,6 @@ def test_killed_and_interrupted_it_finds_what_one_process_finds(tmp_path: Path) 
     assert driver.wait(300) == 130, (on_ray / "log").read_text()
     assert psutil.wait_procs(everything, timeout=300)[1] == []
     told = (on_ray / "log").read_text()
-    assert "was killed (SIGKILL)" in told
     assert "go on with:" in told
     assert "Traceback" not in told
 

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SWEEP = [
     *(sys.executable, "-m", "sweep", "+experiment=smoke", "engine=synthetic", "sampler=random"),
-    *("scheduler=full", "budget.trials=8", "baseline=[]"),
+    *("scheduler=full", "budget.trials=60", "baseline=[]"),
 ]
 RAY = ["backend=ray", "backend.address=auto", "backend.workers=2", "backend.gpus_per_worker=0"]
 NEEDED = ("aiohttp_cors", "opencensus", "prometheus_client", "smart_open", "virtualenv")
@@ -79,7 +79,8 @@ def test_a_submitted_sweep_that_was_stopped_goes_on(tmp_path: Path) -> None:
             while "  trial " not in said and (line := first.stdout.readline()):
                 said += line
             with job("stop", "first") as stop:
-                assert stop.wait(200) == 0
+                answer, _ = stop.communicate(timeout=200)
+            assert stop.returncode == 0, answer
             said += first.stdout.read()
             assert "go on with:" in said, said
         with submit("second") as second:

@@ -79,8 +79,8 @@ class Crew(ABC):
         """Take in, or let go, places for workers. wanted: whether one more would find a job."""
 
     @abstractmethod
-    def _give_up(self, seat: Seat[Any]) -> None:
-        """Start no worker any more where that one could not start."""
+    def _give_up(self, seat: Seat[Any]) -> bool:
+        """Start no worker any more where that one could not start; False if that was so before."""
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         self._done, self._had_more, self._asks_again_at = False, True, -math.inf
@@ -263,13 +263,13 @@ class Crew(ABC):
         """Start no worker there any more; raises the error where that leaves nobody, or nobody ever began."""
         if not self._was_ready or all(other is seat for other in self._seats):
             raise error
-        self._give_up(seat)
-        _logger.warning(
-            "No worker is started any more where worker %s was to run, on %s; the others go on. %s",
-            seat.name,
-            seat.place,
-            error,
-        )
+        if self._give_up(seat):
+            _logger.warning(
+                "No worker is started any more where worker %s was to run, on %s; the others go on. %s",
+                seat.name,
+                seat.place,
+                error,
+            )
 
     def _bury(self, seat: Seat[Any], reason: str | None = None) -> Iterator[Report]:
         """End a worker and hand its jobs out again. reason: None if it ended by itself.

@@ -191,11 +191,13 @@ class Ray(Crew):
 
         return Seat(str(number), log=log, hire=hire, place=remote.place)
 
-    def _give_up(self, seat: Seat[Remote]) -> None:
+    def _give_up(self, seat: Seat[Remote]) -> bool:
         remote, _ = self._placed[int(seat.name)]
+        known = remote.node in self._avoided
         self._avoided |= {remote.node} - {""}
         # They would be placed there, too.
         self._take_back_asked()
+        return not known
 
     def _take_back_asked(self) -> None:
         for remote in self._asked.values():
