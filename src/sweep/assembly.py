@@ -60,9 +60,9 @@ class Assembly:
 
     def clear_leftovers(self) -> None:
         """Remove what killed processes left unfinished; only for who holds the experiment's folder."""
-        for place in (str(self.folder), self.checkpoints):
-            if not is_url(place):
-                clear_leftovers(Path(place))
+        clear_leftovers(self.folder, deep=False)
+        if not is_url(self.checkpoints):
+            clear_leftovers(Path(self.checkpoints))
 
     @property
     def model_description(self) -> Mapping[str, object]:

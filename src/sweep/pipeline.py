@@ -51,7 +51,6 @@ from sweep.stages.baselines import Baselines, Tried, log_baselines
 from sweep.stages.confirm import Confirmed, confirm, finalists_of, log_confirmed, simpler_from
 from sweep.stages.finalists import Finalists
 from sweep.stages.publish import publish
-from sweep.stages.room import finalist_states
 from sweep.stages.untrained import expectation, score_base
 from sweep.tracking.best import training_command
 from sweep.tracking.mlflow import Tracker
@@ -194,8 +193,10 @@ class Pipeline:
             folder=assembly.folder,
         )
         asked = self._config.confirm
-        study.make_room(finalist_states(asked, len(study.standings)) + 1)
         again = finalists_of(study.standings, count=asked.top_k)
+        if due := finals.untrained(again):
+            # The one that is being written beside those that it replaces.
+            study.make_room(due + 1)
         tell_confirmation_begin(
             self._told,
             [study.standing(trial) for trial in again],
@@ -274,6 +275,7 @@ def _no_result(study: Study) -> str:
             *(f"  {reason}" for reason in reasons),
             "Mend the cause, then search anew beside it with "
             f"name={name}_2, or go on with more trials (budget.trials, now {study.plan.trials}) and, if time "
-            "ran out, more of what did (budget.minutes, budget.gpu_hours, budget.cost).",
+            "ran out, more of what did (budget.minutes, budget.gpu_hours, budget.cost), or more room for "
+            "checkpoints (budget.disk_gb).",
         ]
     )

@@ -19,7 +19,7 @@ from sweep.config import Config
 from sweep.data.folds import Validation
 from sweep.driver import only_driver
 from sweep.engines.model import from_description
-from sweep.errors import ConfigError
+from sweep.errors import ConfigError, TrainingError
 from sweep.evaluation.compare import paired_difference
 from sweep.evaluation.metrics import score
 from sweep.reporting.console import Transcript
@@ -102,7 +102,12 @@ class Production:
         metrics |= {f"golden_{name}": value for name, value in golden.metrics.items()}
         measured = {f"base/golden_{name}": value for name, value in before.metrics.items()}
         tracker.log_metrics({**metrics, **measured, "base/golden_loss": before.value})
-        adapter_folder = exported(trained.checkpoint or "", assembly.folder / "adapter")
+        if trained.checkpoint is None:
+            raise TrainingError(
+                f"engine: {self._config.engine.cls.__name__} came to the end and left no checkpoint, so "
+                "there is no adapter. Its last report must name one."
+            )
+        adapter_folder = exported(trained.checkpoint, assembly.folder / "adapter")
         self._told.stage("adapter", f"{adapter_folder} (PEFT)")
         if self._config.tracking.register:
             adapter = Adapter(

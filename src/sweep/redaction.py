@@ -32,8 +32,11 @@ _IN_TEXT = (
     (re.compile(r"(://[^\s/@:\"]*):[^\s\"]*@"), rf"\1:{HIDDEN}@"),
     (re.compile(r"(\bauthorization['\"]?\s*[:=]\s*['\"]?)[^\r\n'\"]+", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(rf"({_NAME}[\w-]*['\"]\s*:\s*['\"])[^'\"]+", re.IGNORECASE), rf"\1{HIDDEN}"),
-    # Of a dotted key the last part alone: a metric `token_accuracy` has keys, too.
-    (re.compile(rf"({_NAME}[^=\s&/.]*=)(?:'[^']*'|\"[^\"]*\"|[^&\s]+)", re.IGNORECASE), rf"\1{HIDDEN}"),
+    # Of a dotted key the last part, or one that is just that: a metric `token_accuracy` has keys, too.
+    (
+        re.compile(rf"({_NAME}(?:[^=\s&/.]*|s?\.[^=\s&/]*)=)(?:'[^']*'|\"[^\"]*\"|[^&\s]+)", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
 )
 # But line ends and tabs: C0, C1, what turns the direction of writing, halves of a character.
 _COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -99,8 +102,9 @@ def known_in(pickled: bytes) -> frozenset[str]:
 
 
 def remember_words(secrets: Iterable[str]) -> None:
-    """Hide these from now on, which another process knew."""
-    _remembered.update(secrets)
+    """Hide these from now on, which another process knew, as they are and as texts show them."""
+    for word in secrets:
+        _remembered.update((word, *_forms(word), *_forms(unquote(word))))
 
 
 def printable(text: str) -> str:

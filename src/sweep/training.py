@@ -14,7 +14,7 @@ from sweep.errors import TrainingError
 from sweep.reporting.console import Transcript
 from sweep.search.length import Length, length_of
 from sweep.search.loop import Jobs, run_jobs
-from sweep.search.states import AGAIN, judged_broken
+from sweep.search.states import START_AGAIN, judged_broken
 from sweep.tracking.mlflow import Tracker
 from sweep.types import BestConfig, Job, Progress, Report, Split, Standing, Trial, TrialState, View
 
@@ -150,7 +150,7 @@ def parts(seen: int, end: int, batch_size: int) -> list[int]:
 
 def _reached(report: Report, doing: str) -> Report:
     if report.state != "reached":
-        again = f" {AGAIN}" if report.state == "broken" else ""
+        again = f" {START_AGAIN}" if report.state == "broken" else ""
         raise TrainingError(
             f"{doing} ended as {report.state} at {report.examples_seen} examples: {report.error}{again}"
         )

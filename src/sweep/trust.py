@@ -64,7 +64,11 @@ def check_remote_code(
 def _consented(overrides: Sequence[str], working_directory: Path | None) -> tuple[object, object] | None:
     """The code of the model that is configured without `+best`; None where that is refused."""
     others = [override for override in overrides if not _SETS_BEST.match(override)]
-    model = compose_plain(others, working_directory).plain["model"]
+    try:
+        model = compose_plain(others, working_directory).plain["model"]
+    except ConfigError:
+        # The consent is for a key that only `+best` brings.
+        return None
     return _code(model) if model.get("trust_remote_code") else None
 
 

@@ -270,7 +270,7 @@ class TestStart:
         study, told = searched(backend)
         assert_as_undisturbed(study, told, tmp_path)
         (record,) = caplog.records
-        assert "where worker 1 was to run, on this machine; the others go on." in record.message
+        assert "Worker 1 could not start on this machine; no other is started in its place" in record.message
         assert record.message.endswith("model.path=/nowhere: no such folder.")
         assert noted(tmp_path, "unable") == ["1"], "and not tried again"
         assert len(backend.devices) == 1

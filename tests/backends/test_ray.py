@@ -252,10 +252,26 @@ class TestNodes:
                 if len(running) == 3:
                     source.interrupt()
         first, second = (record.message for record in caplog.records)
-        assert first.endswith("the others go on. model.path=/nowhere: no such folder.")
+        assert first.endswith("on that node, and the others go on. model.path=/nowhere: no such folder.")
         assert f"on {socket.gethostname()}, node " in first
         assert "can't run workers: ImportError: of another version Install" in second
         assert len(noted(tmp_path, "unable")) == 1, "and not tried again"
+
+    def test_a_node_where_others_could_start_is_tried_again(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Were it avoided, nobody could take the place of the one that is killed."""
+        monkeypatch.setattr(ray_backend, "_PAUSE_SECONDS", 1)
+        error = ModelError("model.path=/nowhere: no such folder.")
+        engine = partial(Unable, inputs=synthetic_inputs(tmp_path), worker="1", error=error)
+        killer = At("5", lambda name: begun_by(tmp_path, name).kill())
+        study, told = searched(on_ray(engine, tmp_path), killer)
+        assert killer.done
+        assert_as_undisturbed(study, told, tmp_path)
+        first, *others = (record.message for record in caplog.records)
+        assert "Worker 1 could not start on " in first
+        assert "another is tried in a minute, and the others go on." in first
+        assert not any("could not start" in text for text in others), "told once"
 
     def test_one_without_work_is_let_go(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """It takes its time to clear up, while the other's steps are heard."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -260,6 +261,22 @@ def test_jobs_outside_the_search_remind_of_what_was_spent(tmp_path: Path) -> Non
     backend.close()
     assert len(kept) == 8
     assert list(backend.run(Jobs([]))) == []
+
+
+def test_an_engine_that_asks_from_a_thread_of_its_own_stores_nothing(tmp_path: Path) -> None:
+    """What storing raises would be taken for its trial's failure there."""
+    kept: list[int] = []
+
+    class Asking(_Here):
+        def run(self, source: Source) -> Iterator[Progress | Report]:
+            thread = threading.Thread(target=source.cancelled)
+            thread.start()
+            thread.join()
+            yield from super().run(source)
+
+    engine = Synthetic(inputs=synthetic_inputs(tmp_path), noise=0.01)
+    run_jobs([job(0, 24)], Metered(Asking(engine), lambda unless: kept.append(threading.get_ident())))
+    assert kept == [threading.get_ident()] * 8
 
 
 class _Late:

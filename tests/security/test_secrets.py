@@ -14,7 +14,7 @@ import pytest
 from sweep.__main__ import sweep
 from sweep.commands import run_command, run_reader
 from sweep.composition import compose_plain
-from sweep.redaction import HIDDEN, hidden, known_in, printable, redact, remember
+from sweep.redaction import HIDDEN, hidden, known_in, printable, redact, remember, remember_words
 from sweep.search.storage import open_stored
 from sweep.search.stored import read_study
 from sweep.status import status
@@ -226,6 +226,8 @@ class TestConfiguration:
             ("+metric.token_accuracy._target_=a.B", "+metric.token_accuracy._target_=a.B"),
             ("+metric.token_accuracy.rows=3", "+metric.token_accuracy.rows=3"),
             ("sampler.credentials.api_key=word", "sampler.credentials.api_key=***"),
+            ("+api_key.openai=word", "+api_key.openai=***"),
+            ("+tokens.hub=word", "+tokens.hub=***"),
         ],
     )
     def test_secrets_are_known_by_where_they_stand(self, text: str, safe: str) -> None:
@@ -275,6 +277,11 @@ class TestConfiguration:
         assert known_in(pickle.dumps({"a": ["planted-key"]})) == {"planted-key"}
         assert known_in(pickle.dumps("planted-token")) == {"planted-token"}
         assert known_in(pickle.dumps("plantedkey")) == frozenset()
+
+    def test_what_another_process_knew_is_hidden_as_texts_show_it(self) -> None:
+        remember_words(["p%40ssword", "-----BEGIN-----\nplanted"])
+        assert redact("with p@ssword and p%40ssword") == f"with {HIDDEN} and {HIDDEN}"
+        assert "planted" not in redact(repr("-----BEGIN-----\nplanted"))
 
     def test_a_value_within_a_word_is_that_word(self) -> None:
         remember("postgresql://me:postgres@host")

@@ -21,6 +21,7 @@ from tests.stages.finished import (
     WAYS,
     Watched,
     confirmed,
+    finals,
     finished,
     synthetic,
     told,
@@ -120,9 +121,16 @@ def test_an_interrupted_confirmation_ends_as_if_nothing_had_been(
     reports: int, study: Study, guards: Guards, plain: tuple[Confirmed, list[Job]], tmp_path: Path
 ) -> None:
     cut = Watched(synthetic(tmp_path), reports=reports)
+    due = finals(study, yardstick(), cut, tmp_path, top_k=2)
+    again = [*trainings(plain[1])]
+    assert due.untrained(again) == 6
     with pytest.raises(KeyboardInterrupt):
         confirmed(study, tmp_path, guards, engine=cut)
+    # The simpler ways are asked with no training.
+    ended = [job for job in cut.jobs[:reports] if job.start < job.stop]
+    assert due.untrained(again) == 6 - len(ended)
     found, jobs = confirmed(study, tmp_path, guards)
+    assert due.untrained(again) == 0
     assert told(found.confirmation) == told(plain[0].confirmation)
     assert [job.id for job in cut.jobs[:reports] + jobs] == [job.id for job in plain[1]]
 

@@ -29,7 +29,7 @@ class Stored(Sweep):
     def advance(self, name, tracker) -> None:
         super().advance(name, tracker)
         print(name, flush=True)
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def read(folder: Path, fingerprint: str) -> Stored:

@@ -37,8 +37,8 @@ def test_a_driver_killed_anywhere_leaves_every_point_once(shop: Shop, kills: int
         for _ in range(kills)
     ]
     assert drive(shop, fingerprint) == 0
-    # One that comes to its end in spite of it leaves less for those after it.
-    assert codes.count(-9) > kills / 2
+    # Those after it have less to do, and may come to their end before that.
+    assert codes[0] == -9
     assert set(codes) <= {-9, 0}
     sweep = read(shop.folder, fingerprint)
     assert_stored_once(shop, sweep)

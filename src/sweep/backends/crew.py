@@ -79,8 +79,8 @@ class Crew(ABC):
         """Take in, or let go, places for workers. wanted: whether one more would find a job."""
 
     @abstractmethod
-    def _give_up(self, seat: Seat[Any]) -> bool:
-        """Start no worker any more where that one could not start; False if that was so before."""
+    def _give_up(self, seat: Seat[Any]) -> str:
+        """Start none where that one could not start, for ever or for a while; which, unless it was told."""
 
     def run(self, source: Source) -> Iterator[Progress | Report]:
         self._done, self._had_more, self._asks_again_at = False, True, -math.inf
@@ -136,7 +136,7 @@ class Crew(ABC):
                 else:
                     # Its answer is kept back until there is a job.
                     break
-        if not (self._seats or self._lost or self._alone) and (job := self._ask(source, Capacity())):
+        if not (self._staying or self._lost or self._alone) and (job := self._ask(source, Capacity())):
             self._lost.append(job)
 
     def _drained(self) -> Seat[Any] | None:
@@ -145,9 +145,13 @@ class Crew(ABC):
         An engine with many slots is never empty by itself. Whoever holds the least is it, so the least only
         becomes less.
         """
-        if not self._alone or any(seat.lone or not seat.jobs for seat in self._seats):
+        if not self._alone or any(seat.lone or not seat.jobs for seat in self._staying):
             return None
-        return min(self._seats, key=lambda seat: len(seat.jobs), default=None)
+        return min(self._staying, key=lambda seat: len(seat.jobs), default=None)
+
+    @property
+    def _staying(self) -> Sequence[Seat[Any]]:
+        return [seat for seat in self._seats if not seat.leaving]
 
     def _job_for(self, seat: Seat[Any], source: Source) -> Job | None:
         if seat.lone:
@@ -246,8 +250,11 @@ class Crew(ABC):
 
     def _mourn(self, seat: Seat[Any], raised: Raised) -> Iterator[Report]:
         """What the engine raised: the driver's own error, the end of that worker, or of its place."""
+        if seat.leaving:
+            seat.empty(wait=True)
+            return
         if seat.ready:
-            if raised.error is not None and not seat.leaving:
+            if raised.error is not None:
                 raise raised.error
             last = raised.trace.splitlines()[-1]
             yield from self._bury(seat, f"raised what no trial caused by itself, {last}")
@@ -260,14 +267,15 @@ class Crew(ABC):
         self._do_without(seat, error)
 
     def _do_without(self, seat: Seat[Any], error: Exception) -> None:
-        """Start no worker there any more; raises the error where that leaves nobody, or nobody ever began."""
-        if not self._was_ready or all(other is seat for other in self._seats):
+        """Go on with the others; raises the error where there are none, or nobody ever began."""
+        if not self._was_ready or all(other is seat for other in self._staying):
             raise error
-        if self._give_up(seat):
+        if follows := self._give_up(seat):
             _logger.warning(
-                "No worker is started any more where worker %s was to run, on %s; the others go on. %s",
+                "Worker %s could not start on %s; %s, and the others go on. %s",
                 seat.name,
                 seat.place,
+                follows,
                 error,
             )
 

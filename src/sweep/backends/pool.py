@@ -55,9 +55,9 @@ class Pool(Crew):
     def _tend(self, *, wanted: bool) -> None:
         """Its seats are what the machine has."""
 
-    def _give_up(self, seat: Seat[Child]) -> bool:
+    def _give_up(self, seat: Seat[Child]) -> str:
         self._fixed = [other for other in self._fixed if other is not seat]
-        return True
+        return "no other is started in its place"
 
     def _speaking(self, seconds: float) -> list[Seat[Child]]:
         working = [(seat, seat.worker) for seat in self._fixed if seat.worker is not None]

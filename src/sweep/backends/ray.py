@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sweep.backends.ray_remote import Remote
 
 _WAITING_SECONDS = 60
+# After a worker could not start on a node where others could.
+_PAUSE_SECONDS = 60
 
 _logger = logging.getLogger("sweep.backends")
 
@@ -92,8 +94,12 @@ class Ray(Crew):
         # Asked for, by the number that the worker will have; then placed.
         self._asked: dict[int, Remote] = {}
         self._placed: dict[int, tuple[Remote, Seat[Remote]]] = {}
-        # Nodes on which no worker could start.
+        # Nodes on which a worker was ready, and others on which one could not start.
+        self._able: frozenset[str] = frozenset()
         self._avoided: frozenset[str] = frozenset()
+        self._asks_not_before = -math.inf
+        # Of places where none could start, and what follows.
+        self._told: set[tuple[str, str]] = set()
         self._wanted_at = -math.inf
         self._waits_since: float | None = None
 
@@ -147,8 +153,9 @@ class Ray(Crew):
         if not self._marks:
             return
         self._take_in()
+        self._able |= {remote.node for remote, seat in self._placed.values() if seat.ready}
         self._let_go(now)
-        if wanted:
+        if wanted and now >= self._asks_not_before:
             self._ask_for_more()
         self._tell_of_waiting(now)
 
@@ -158,12 +165,12 @@ class Ray(Crew):
             return
         from sweep.backends import ray_cluster
 
+        self._marks = {key: _marked(folder) for key, folder in self._shared.items()}
         if self._address is None:
             differs = ray_cluster.start_here(cpus=cores(), gpus=len(visible_gpus()))
             self._environment = {**self._environment, **differs}
         else:
             ray_cluster.join(self._address)
-        self._marks = {key: _marked(folder) for key, folder in self._shared.items()}
 
     def _take_in(self) -> None:
         """What the cluster has placed gets a seat; the seats of those that ended go."""
@@ -191,13 +198,19 @@ class Ray(Crew):
 
         return Seat(str(number), log=log, hire=hire, place=remote.place)
 
-    def _give_up(self, seat: Seat[Remote]) -> bool:
+    def _give_up(self, seat: Seat[Remote]) -> str:
         remote, _ = self._placed[int(seat.name)]
-        known = remote.node in self._avoided
-        self._avoided |= {remote.node} - {""}
         # They would be placed there, too.
         self._take_back_asked()
-        return not known
+        follows = "no other is started on that node"
+        if not remote.node or remote.node in self._able:
+            self._asks_not_before = time.monotonic() + _PAUSE_SECONDS
+            follows = "another is tried in a minute"
+        else:
+            self._avoided |= {remote.node}
+        is_news = (seat.place, follows) not in self._told
+        self._told.add((seat.place, follows))
+        return follows if is_news else ""
 
     def _take_back_asked(self) -> None:
         for remote in self._asked.values():
@@ -252,7 +265,7 @@ def _marked(folder: Path) -> Path:
     """A new file there, by which another machine can tell that it sees the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
     # Under a new name each time: a shared file system may remember for a while what was not there.
-    for old in folder.glob("driver-*"):
+    for old in folder.glob("driver-" + "[0-9a-f]" * 32):
         old.unlink(missing_ok=True)
     mark = folder / f"driver-{uuid4().hex}"
     mark.touch()

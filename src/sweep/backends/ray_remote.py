@@ -60,7 +60,7 @@ class Remote:
             self._lost = error
             if isinstance(error, RayActorError) and error.actor_init_failed:
                 # It could not tell, and Ray's words name an address at most.
-                self.node = state.actors(self._post._actor_id.hex())["Address"]["NodeID"]
+                self.node = state.actors(self._post._actor_id.hex()).get("Address", {}).get("NodeID", "")
                 hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes()}
                 self._host = hosts.get(self.node, self._host)
 

@@ -176,9 +176,12 @@ def files(place: str) -> dict[str, int]:
     return found
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes were writing or deleting below the folder: nobody else may be there."""
-    for path in list(folder.rglob(".*")):
+def clear_leftovers(folder: Path, *, deep: bool = True) -> None:
+    """Remove what killed processes were writing or deleting: nobody else may be there.
+
+    deep: in all folders below, too.
+    """
+    for path in list(folder.rglob(".*") if deep else folder.glob(".*")):
         if path.is_dir() and _ASIDE.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
 

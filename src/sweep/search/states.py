@@ -23,7 +23,7 @@ from sweep.types import Job, Report, Standing
 # Who finds a state broken may be the one that reads it wrongly.
 _WHOLE_HERE = "Here it is whole: `checkpoints` must be a place that every worker reads as this machine does."
 # Who found a state broken tells this.
-AGAIN = "It was removed: start the same command again, which trains up to it once more and keeps all else."
+START_AGAIN = "Start the same command again, which trains up to it once more and keeps all else."
 
 _logger = logging.getLogger("sweep.search")
 
@@ -98,7 +98,7 @@ def exported(state: str, target: Path) -> Path:
     except CheckpointError as error:
         if not _remove_broken(state):
             raise
-        raise TrainingError(f"{error} {AGAIN}") from error
+        raise TrainingError(f"{error} {START_AGAIN}") from error
 
 
 def _remove_broken(state: str) -> bool:

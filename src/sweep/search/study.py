@@ -196,7 +196,7 @@ class Study:
             return self._hand_out(int(decision.trial))
         if decision == "wait" or self._jobs:
             return Wait()
-        # Where only room is lacking, another start begins the others, and who is paused may go on among them.
+        # Where room is lacking another start begins the others, and who is paused may go on among them.
         if not lacks_room:
             self._close()
         self._ledger.end()

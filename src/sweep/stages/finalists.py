@@ -17,7 +17,7 @@ from sweep.evaluation.compare import FEWEST_CLUSTERS
 from sweep.evaluation.learning_curve import PARTS
 from sweep.schema import require
 from sweep.search.study import Study
-from sweep.stages.kept import drop_states, run_kept
+from sweep.stages.kept import drop_states, missing, run_kept
 from sweep.stages.yardstick import Measured, Yardstick
 from sweep.types import Asking, Backend, Job, Probe, Report, RowLoss, RowProbe, Standing, Trial, View
 
@@ -91,10 +91,7 @@ class Finalists:
         The others are left out with a warning. Raises TrainingError where none does.
         """
         view = self.view("confirm")
-        jobs = {
-            trial: {seed: self._training(trial, seed, view) for seed in range(1, self.asked.seeds + 1)}
-            for trial in trials
-        }
+        jobs = self._trainings(trials)
         reports = self._run([job for of_trial in jobs.values() for job in of_trial.values()])
         found = {}
         for trial, of_trial in jobs.items():
@@ -114,6 +111,11 @@ class Finalists:
                 "None of the finalists came to its end with fresh seeds.\n  " + "\n  ".join(reasons)
             )
         return found
+
+    def untrained(self, trials: Sequence[str]) -> int:
+        """How many trainings `trained` would run, each of which leaves a state."""
+        jobs = [job for of_trial in self._trainings(trials).values() for job in of_trial.values()]
+        return len(missing(jobs, path=self._kept, key=self._key))
 
     def tested(self, trained: Trained) -> dict[int, Measured]:
         """The same seeds on the test split. Raises TrainingError where one can't be scored."""
@@ -175,6 +177,10 @@ class Finalists:
         """The rows of the confirm or the test split that confirmation looks at."""
         assert split in ("confirm", "test")
         return View("confirm" if split == "confirm" else "test", self.asked.rows)
+
+    def _trainings(self, trials: Sequence[str]) -> dict[str, dict[int, Job]]:
+        view, seeds = self.view("confirm"), range(1, self.asked.seeds + 1)
+        return {trial: {seed: self._training(trial, seed, view) for seed in seeds} for trial in trials}
 
     def _training(self, trial: str, seed: int, view: View) -> Job:
         standing = self.study.standing(trial)

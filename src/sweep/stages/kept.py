@@ -24,21 +24,24 @@ def run_kept(jobs: Sequence[Job], backend: Backend, *, path: Path, key: Sequence
     is found broken is removed, so that another start trains it again.
     """
     kept = _read(path)
+    due = {job.id: job for job in missing(jobs, path=path, key=key)}
     digests = {job.id: _digest(job, key) for job in jobs}
-    found = {
-        job.id: _report(kept[digests[job.id]])
-        for job in jobs
-        if digests[job.id] in kept and _usable(job, kept[digests[job.id]])
-    }
-    missing = [job for job in jobs if job.id not in found]
-    for event in backend.run(Jobs(missing)) if missing else ():
+    found = {name: _report(kept[digest]) for name, digest in digests.items() if name not in due}
+    for event in backend.run(Jobs(due.values())) if due else ():
         if not isinstance(event, Report):
             continue
-        found[event.job] = judged_broken(event, next(job for job in missing if job.id == event.job))
+        found[event.job] = judged_broken(event, due[event.job])
         if event.state == "reached":
             kept[digests[event.job]] = asdict(event)
             write_whole(path, json.dumps(kept))
     return {job.id: found[job.id] for job in jobs if job.id in found}
+
+
+def missing(jobs: Sequence[Job], *, path: Path, key: Sequence[str]) -> list[Job]:
+    """Those that `run_kept` would run."""
+    kept = _read(path)
+    digests = {job.id: _digest(job, key) for job in jobs}
+    return [job for job in jobs if digests[job.id] not in kept or not _usable(job, kept[digests[job.id]])]
 
 
 def drop_states(jobs: Sequence[Job], *, path: Path, key: Sequence[str]) -> None:

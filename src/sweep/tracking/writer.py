@@ -53,6 +53,8 @@ class Writer:
         self._sent = self._noted(f"{self._place} {runs.tracking.experiment}")
         self._known = False
         self._away = False
+        # Told of, by run.
+        self._refusals: set[tuple[str, str]] = set()
         self._changed = threading.Condition()
         self._hurried = self._awaited = self._stopped = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -164,10 +166,7 @@ class Writer:
         self._keep(offset)
 
     def _send(self, name: str, entries: list[Entry]) -> bool:
-        """Whether this run is done with; False if a run is gone, and everything is sent anew.
-
-        Of what the store refuses, all goes there but the entry that it refuses by itself.
-        """
+        """Whether this run is done with; False if a run is gone, and everything is sent anew."""
         try:
             self._runs.send(name, entries, self._journal.artifacts)
         except Exception as error:
@@ -177,14 +176,28 @@ class Writer:
             self._look_up(known)
             if not known.items() <= self._runs.ids.items():
                 return False
-            if (half := len(entries) // 2) > 0:
-                return self._send(name, entries[:half]) and self._send(name, entries[half:])
-            _logger.warning(
-                "MLflow at %s refuses a change of run %s, which is left out: %s",
-                self._place,
-                name or "of the sweep",
-                first_line(error),
-            )
+            return self._send_parts(name, entries, first_line(error))
+        return True
+
+    def _send_parts(self, name: str, entries: list[Entry], refusal: str) -> bool:
+        """Send all but what the store refuses by itself; whether there was time for that."""
+        if len(entries) == 1:
+            if (name, refusal) not in self._refusals:
+                self._refusals.add((name, refusal))
+                run = f"run {name}" if name else "the sweep's run"
+                _logger.warning("MLflow at %s refuses a change of %s: %s", self._place, run, refusal)
+            return True
+        half = len(entries) // 2
+        for part in (entries[:half], entries[half:]):
+            if self._stopped:
+                return False
+            try:
+                self._runs.send(name, part, self._journal.artifacts)
+            except Exception as error:
+                if not refused(error):
+                    raise
+                if not self._send_parts(name, part, first_line(error)):
+                    return False
         return True
 
     def _look_up(self, known: Mapping[str, str]) -> dict[str, Run]:
