@@ -394,7 +394,7 @@ def test_a_winner_whose_state_is_damaged_is_trained_again_by_the_next_start(
     (state,) = (folder / "states" / winner).iterdir()
     (state / "adapter_model.safetensors").write_text("spoilt")
     trained.clear()
-    with pytest.raises(TrainingError, match=rf"^file://{state}/adapter_model.*start the same command again"):
+    with pytest.raises(TrainingError, match=rf"^file://{state}/adapter_model.*Start the same command again"):
         Pipeline(compose([*SWEEP, *place])).run()
     assert (trained, state.exists()) == ([], False)
     unfinished = Path("runs/damaged/.best_adapter.host.4711")
@@ -635,7 +635,7 @@ def test_a_training_whose_states_are_damaged_trains_up_to_them_once_more(
                 Path(event.checkpoint or "", "adapter_model.safetensors").write_text("spoilt")
 
     monkeypatch.setattr(training.Training, "log", spoil)
-    with pytest.raises(TrainingError, match=r"golden rows ended as broken .*start the same command again"):
+    with pytest.raises(TrainingError, match=r"golden rows ended as broken .*Start the same command again"):
         Production(given).run()
     first, second, *rest = reached
     assert rest[0] == second, "the next part found it broken, and the one before was whole"

@@ -321,7 +321,7 @@ def test_a_row_that_cannot_be_scored_fails_its_trial(inputs: Inputs) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_limit_on_memory_changes_no_result(tmp_path: Path) -> None:
+def test_a_real_limit_on_memory_changes_no_result(tmp_path: Path, tell_fault: Callable[..., None]) -> None:
     def told(megabytes: str) -> Any:
         command = [sys.executable, "-m", "tests.engines.limited", str(tmp_path / megabytes), megabytes]
         # Arenas would reserve 64 MiB of addresses per thread.
@@ -331,9 +331,13 @@ def test_a_real_limit_on_memory_changes_no_result(tmp_path: Path) -> None:
     roomy, cramped = told("none"), told("80")
     assert (roomy["tokens"], roomy["slots"]) == (8192, 2)
     assert cramped["tokens"] < 4096
-    for expected, found in zip(roomy["trials"], cramped["trials"], strict=True):
-        assert (found["state"], found["error"]) == ("reached", None)
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    same = [
+        (found["state"], found["error"]) == ("reached", None)
+        and found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        for expected, found in zip(roomy["trials"], cramped["trials"], strict=True)
+    ]
+    tell_fault(injected=1, trials=(len(same), same.count(False), 0))
+    assert all(same), cramped["trials"]
 
 
 @pytest.mark.parametrize(("trials_that_fit", "at_once"), [(1, 1), (2, 2), (9, 4)])

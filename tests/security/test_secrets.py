@@ -227,7 +227,6 @@ class TestConfiguration:
             ("+metric.token_accuracy.rows=3", "+metric.token_accuracy.rows=3"),
             ("sampler.credentials.api_key=word", "sampler.credentials.api_key=***"),
             ("+api_key.openai=word", "+api_key.openai=***"),
-            ("+tokens.hub=word", "+tokens.hub=***"),
         ],
     )
     def test_secrets_are_known_by_where_they_stand(self, text: str, safe: str) -> None:
