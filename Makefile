@@ -34,7 +34,7 @@ bench: $(READY)  ## Measure the engine, the driver and the search again, about 2
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/search_replay.py
 
-faults: $(READY)  ## Inject every fault that a sweep must outlive, about half an hour on two cores
+faults: $(READY)  ## Inject every fault that a sweep must outlive, about 20 minutes on two cores
 	$(BIN)/python benchmarks/faults.py
 
 # Two processes of one thread each: as fast as the cores are, and no test waits for another's threads.

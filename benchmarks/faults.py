@@ -5,7 +5,7 @@
 Runs the tests that inject them, with real processes, servers and file systems, and prints a line for each.
 Writes `results/faults.json` and the table of docs/reliability.md; with words, runs the rows that hold one of
 them and keeps the others. Ends with 1 if any does not hold. As root, with PostgreSQL and a C compiler; a row
-that can't be run here says why. Half an hour on two cores.
+that can't be run here says why. Twenty minutes on two cores.
 """
 
 from __future__ import annotations
