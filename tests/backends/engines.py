@@ -219,7 +219,7 @@ class Broken(Noted):
         raise ImportError("libcuda is missing")
 
 
-class Unable(Noted):
+class Unable(Slow):
     """In a worker of this name, or on a node whose environment says so, can't load once others train."""
 
     def __init__(self, *, inputs: Inputs, worker: str = "", error: Exception) -> None:

@@ -264,9 +264,16 @@ class TestNodes:
         monkeypatch.setattr(ray_backend, "_PAUSE_SECONDS", 1)
         error = ModelError("model.path=/nowhere: no such folder.")
         engine = partial(Unable, inputs=synthetic_inputs(tmp_path), worker="1", error=error)
-        killer = At("5", lambda name: begun_by(tmp_path, name).kill())
-        study, told = searched(on_ray(engine, tmp_path), killer)
-        assert killer.done
+        killed: list[psutil.Process] = []
+
+        class Killer:
+            def log(self, event: Progress | Report) -> None:
+                if caplog.records and not killed and isinstance(event, Progress):
+                    killed.append(begun_by(tmp_path, event.job))
+                    killed[0].kill()
+
+        study, told = searched(on_ray(engine, tmp_path), Killer(), trials=48)
+        assert killed
         assert_as_undisturbed(study, told, tmp_path)
         first, *others = (record.message for record in caplog.records)
         assert "Worker 1 could not start on " in first

@@ -268,7 +268,7 @@ class Crew(ABC):
 
     def _do_without(self, seat: Seat[Any], error: Exception) -> None:
         """Go on with the others; raises the error where there are none, or nobody ever began."""
-        if not self._was_ready or all(other is seat for other in self._staying):
+        if not self._was_ready or not self._has_others(seat):
             raise error
         if follows := self._give_up(seat):
             _logger.warning(
@@ -278,6 +278,10 @@ class Crew(ABC):
                 follows,
                 error,
             )
+
+    def _has_others(self, seat: Seat[Any]) -> bool:
+        """Whether there is another place where a worker is or could be."""
+        return any(other is not seat for other in self._staying)
 
     def _bury(self, seat: Seat[Any], reason: str | None = None) -> Iterator[Report]:
         """End a worker and hand its jobs out again. reason: None if it ended by itself.

@@ -198,16 +198,21 @@ class Ray(Crew):
 
         return Seat(str(number), log=log, hire=hire, place=remote.place)
 
+    def _has_others(self, seat: Seat[Remote]) -> bool:
+        # What was asked for and not placed yet counts where it could start.
+        remote, _ = self._placed[int(seat.name)]
+        return super()._has_others(seat) or (bool(self._asked) and remote.node in self._able)
+
     def _give_up(self, seat: Seat[Remote]) -> str:
         remote, _ = self._placed[int(seat.name)]
-        # They would be placed there, too.
-        self._take_back_asked()
         follows = "no other is started on that node"
         if not remote.node or remote.node in self._able:
             self._asks_not_before = time.monotonic() + _PAUSE_SECONDS
             follows = "another is tried in a minute"
         else:
             self._avoided |= {remote.node}
+            # They would be placed there, too.
+            self._take_back_asked()
         is_news = (seat.place, follows) not in self._told
         self._told.add((seat.place, follows))
         return follows if is_news else ""
