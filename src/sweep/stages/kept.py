@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ def run_kept(jobs: Sequence[Job], backend: Backend, *, path: Path, key: Sequence
     key: what the jobs' results depend on beside the jobs. Each report is written as it comes in. A state that
     is found broken is removed, so that another start trains it again.
     """
-    kept = _read(path)
-    due = {job.id: job for job in missing(jobs, path=path, key=key)}
-    digests = {job.id: _digest(job, key) for job in jobs}
+    kept, digests = _read(path), {job.id: _digest(job, key) for job in jobs}
+    due = {job.id: job for job in _due(jobs, digests, kept)}
     found = {name: _report(kept[digest]) for name, digest in digests.items() if name not in due}
     for event in backend.run(Jobs(due.values())) if due else ():
         if not isinstance(event, Report):
@@ -39,9 +38,7 @@ def run_kept(jobs: Sequence[Job], backend: Backend, *, path: Path, key: Sequence
 
 def missing(jobs: Sequence[Job], *, path: Path, key: Sequence[str]) -> list[Job]:
     """Those that `run_kept` would run."""
-    kept = _read(path)
-    digests = {job.id: _digest(job, key) for job in jobs}
-    return [job for job in jobs if digests[job.id] not in kept or not _usable(job, kept[digests[job.id]])]
+    return _due(jobs, {job.id: _digest(job, key) for job in jobs}, _read(path))
 
 
 def drop_states(jobs: Sequence[Job], *, path: Path, key: Sequence[str]) -> None:
@@ -65,6 +62,10 @@ def once(replies: Sequence[Reply], *, path: Path, key: Sequence[str]) -> tuple[R
         kept[digest] = {"replies": replies}
         write_whole(path, json.dumps(kept))
     return tuple(Reply(*reply) for reply in kept.get(digest, {"replies": ()})["replies"])
+
+
+def _due(jobs: Sequence[Job], digests: Mapping[str, str], kept: Mapping[str, Any]) -> list[Job]:
+    return [job for job in jobs if digests[job.id] not in kept or not _usable(job, kept[digests[job.id]])]
 
 
 def _digest(job: Job, key: Sequence[str]) -> str:
